@@ -1,0 +1,1 @@
+"""What is on offer, in its light half: no torch, no ray, no data is touched here."""

@@ -1,0 +1,93 @@
+"""Every metric: its unit, its direction, when it is known and what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Direction: TypeAlias = Literal["minimize", "maximize"]
+Known: TypeAlias = Literal["before training", "at each rung", "measured"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named measurable."""
+
+    name: str
+    unit: str
+    direction: Direction
+    known: Known
+    description: str
+    scale: Literal["linear", "log"] = "linear"
+
+    @property
+    def cost(self) -> bool:
+        """Whether it is a price (known from the architecture), not a quality (from training)."""
+        return self.known != "at each rung"
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("loss", "nats per token", "minimize", "at each rung", "Validation cross-entropy."),
+        Metric("accuracy", "fraction", "maximize", "at each rung", "Validation accuracy."),
+        Metric(
+            "expected_depth",
+            "layers per token",
+            "minimize",
+            "at each rung",
+            "Layers executed per token, halting measured on the validation set.",
+        ),
+        Metric("parameters", "count", "minimize", "before training", "Trainable scalars.", "log"),
+        Metric(
+            "non_embedding_parameters",
+            "count",
+            "minimize",
+            "before training",
+            "Trainable scalars without token and position embeddings and the output layer.",
+            "log",
+        ),
+        Metric(
+            "flops",
+            "FLOPs per batch",
+            "minimize",
+            "before training",
+            "Forward pass of the batch, the worst case where it depends on the data.",
+            "log",
+        ),
+        Metric(
+            "flops_low",
+            "FLOPs per batch",
+            "minimize",
+            "before training",
+            "Forward pass of the batch, the least that the data can lead to.",
+            "log",
+        ),
+        Metric(
+            "peak_memory_mb",
+            "MB",
+            "minimize",
+            "before training",
+            "Weights plus the most activations alive at once in an evaluation pass of the batch.",
+            "log",
+        ),
+        Metric(
+            "training_memory_mb",
+            "MB",
+            "minimize",
+            "before training",
+            "Weights, gradients, AdamW state and what the backward pass keeps for the batch.",
+            "log",
+        ),
+        Metric(
+            "latency_ms",
+            "ms per batch",
+            "minimize",
+            "measured",
+            "One evaluation forward pass of the batch with one thread: predicted from the device's "
+            "table while searching, measured for the front.",
+            "log",
+        ),
+    )
+}
+"""In the order in which they are shown. 1 MB is 10⁶ bytes."""

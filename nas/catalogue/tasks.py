@@ -1,0 +1,134 @@
+"""What a task is called, what it may be given, and the shape of its model's input and output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from search_spaces.errors import Problem
+from search_spaces.validation import refusal
+from search_spaces.values import Value
+
+BYTES = 256
+DIGITS_PIXELS = 64
+LISTOPS_TOKENS = 16  # 10 digits, 4 operators, the closing bracket, padding
+PYTHON_SOURCE = "python-source"
+HELD_OUT_SEQUENCES = 4  # that each held-out part of a text must hold, at least
+HELD_OUT_BYTES = 1 << 22  # and this is enough for it, however long the text
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """What a model for a task must take and give: enough to build it and to price it."""
+
+    vocab_size: int
+    num_outputs: int
+    sequence_length: int
+    causal: bool
+    head: Literal["token", "pooled"]
+
+
+class TaskConfig(Value):
+    """A task with its settings. ``nas/tasks/<name>.py`` builds its data."""
+
+    title: ClassVar[str]
+    description: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "expected_depth")
+    """What each rung measures."""
+
+    name: str
+
+    def shape(self) -> TaskShape:
+        """Vocabulary, outputs, length, causal or not, head."""
+        raise AssertionError("every task states its shape")
+
+
+class TextLM(TaskConfig):
+    """Byte-level causal language modelling."""
+
+    title: ClassVar[str] = "Text language model"
+    description: ClassVar[str] = (
+        "Byte-level next-token prediction over a text: python-source (the standard library's own "
+        "source, present on every machine) or a data set that you uploaded."
+    )
+
+    name: Literal["text_lm"] = "text_lm"
+    dataset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = PYTHON_SOURCE
+    sequence_length: Annotated[int, Field(ge=16, le=65536)] = 512
+
+    def shape(self) -> TaskShape:
+        return TaskShape(BYTES, BYTES, self.sequence_length, causal=True, head="token")
+
+    def held_out_bytes(self, size: int) -> int:
+        """How much of a text of that size is validation, and as much again is test: a tenth."""
+        return min(size // 10, HELD_OUT_BYTES)
+
+    def held_out_minimum(self) -> int:
+        """The least that validation and test must hold: a few sequences and one more target."""
+        return HELD_OUT_SEQUENCES * self.sequence_length + 1
+
+    def minimum_bytes(self) -> int:
+        """The least text that can be split: a shorter one is refused."""
+        return 10 * self.held_out_minimum()
+
+
+class ImageClassification(TaskConfig):
+    """Images as sequences of pixels, one class each."""
+
+    title: ClassVar[str] = "Image classification"
+    description: ClassVar[str] = (
+        "Ten handwritten digits (scikit-learn's, 1,797 images of 8 × 8) as sequences of 64 pixels "
+        "of 17 grey levels."
+    )
+
+    name: Literal["image_classification"] = "image_classification"
+    dataset: Literal["digits"] = "digits"
+
+    def shape(self) -> TaskShape:
+        return TaskShape(17, 10, DIGITS_PIXELS, causal=False, head="pooled")
+
+
+class ListOps(TaskConfig):
+    """Nested list operations as Long Range Arena generates them."""
+
+    title: ClassVar[str] = "ListOps"
+    description: ClassVar[str] = (
+        "Evaluate nested MIN, MAX, MED and SM over digits (Long Range Arena, arXiv:2011.04006), "
+        "generated from a seed; lengths lie strictly between min_length and max_length."
+    )
+
+    name: Literal["listops"] = "listops"
+    min_length: Annotated[int, Field(ge=4, le=2666)] = 500
+    max_length: Annotated[int, Field(ge=16, le=4000)] = 2000
+    train_examples: Annotated[int, Field(ge=16, le=96_000)] = 96_000
+    evaluation_examples: Annotated[int, Field(ge=16, le=20_000)] = 2_000
+
+    @model_validator(mode="after")
+    def _some_lists_fit(self) -> Self:
+        least = max(16, -(-3 * self.min_length // 2))
+        if self.max_length < least:
+            raise refusal(
+                "lengths",
+                Problem(
+                    "/max_length",
+                    f"too few lists have more than {self.min_length} and fewer than "
+                    f"{self.max_length} tokens",
+                    (f"{least} or more (1.5 × min_length)",),
+                ),
+            )
+        return self
+
+    def shape(self) -> TaskShape:
+        return TaskShape(LISTOPS_TOKENS, 10, self.max_length, causal=False, head="pooled")
+
+
+TASKS: dict[str, type[TaskConfig]] = {
+    t.model_fields["name"].default: t for t in (TextLM, ImageClassification, ListOps)
+}
+
+if TYPE_CHECKING:
+    AnyTask = TaskConfig
+else:
+    AnyTask = Annotated[TextLM | ImageClassification | ListOps, Field(discriminator="name")]

@@ -1,0 +1,187 @@
+"""Records of the store as the documents that the service answers with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from nas import schemas
+from nas.settings import Settings
+from nas.states import JobState, TrialState
+from nas.store.progress import Counts, Overview
+from nas.store.records import (
+    DatasetRecord,
+    EventRecord,
+    ExportRecord,
+    JobRecord,
+    TrialRecord,
+    VerificationRecord,
+)
+
+_SECONDS_PER_HOUR = 3600.0
+_JOULES_PER_KWH = 3.6e6
+
+
+def job(overview: Overview, settings: Settings, now: datetime) -> schemas.Job:
+    """A job with its progress and its bill."""
+    record = overview.job
+    return schemas.Job(
+        id=record.id,
+        name=record.name,
+        project=record.project,
+        state=record.state,
+        request=record.request,
+        space=record.space,
+        progress=progress(overview, settings, now),
+        bill=bill(record, settings),
+        error=record.error,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+    )
+
+
+def progress(overview: Overview, settings: Settings, now: datetime) -> schemas.Progress:
+    """How far a job is, by whichever bound of its budget is nearest."""
+    record, counts = overview.job, overview.counts
+    rung_steps = schemas.Fidelity.model_validate(record.request["fidelity"]).rungs()
+    last = [(rung, n) for rung, n in counts.last_rungs.items() if rung is not None]
+    steps = sum(n * rung_steps[rung] for rung, n in last)
+    spent = steps / record.max_steps
+    elapsed = record.elapsed_seconds
+    if record.running_since is not None:
+        elapsed += max(0.0, (now - record.running_since).total_seconds())
+    fraction = _fraction(record, counts, spent, elapsed, settings)
+    return schemas.Progress(
+        trials={state: counts.states[state] for state in TrialState},
+        phase=record.phase,
+        rung_counts=[
+            sum(n for finished, n in last if finished >= rung) for rung in range(len(rung_steps))
+        ],
+        rung_steps=list(rung_steps),
+        spent=spent,
+        fraction=fraction,
+        elapsed_seconds=elapsed,
+        eta_seconds=_eta(record.state, fraction, elapsed),
+        best=overview.best,
+    )
+
+
+def bill(record: JobRecord, settings: Settings) -> schemas.Bill:
+    """What a job has cost, at the rates of the settings."""
+    seconds = record.search_core_seconds + record.verification_core_seconds
+    energy = _energy(seconds, settings)
+    return schemas.Bill(
+        core_seconds=seconds,
+        search_core_seconds=record.search_core_seconds,
+        verification_core_seconds=record.verification_core_seconds,
+        energy_kwh=energy,
+        energy_source="estimated",
+        co2_kg=energy * settings.co2_kg_per_kwh,
+        money=seconds / _SECONDS_PER_HOUR * settings.price_per_core_hour,
+        currency=settings.currency,
+    )
+
+
+def trial(record: TrialRecord) -> schemas.Trial:
+    """A trial."""
+    return schemas.Trial(
+        id=record.id,
+        job=record.job_id,
+        number=record.number,
+        architecture=record.architecture,
+        fingerprint=record.fingerprint,
+        origin=record.origin,
+        metrics=record.metrics,
+        rung=record.rung,
+        fidelity=record.fidelity,
+        state=record.state,
+        error=record.error,
+        verified=verified(record.verifications),
+        seed=record.seed,
+        created_at=record.created_at,
+        finished_at=record.finished_at,
+    )
+
+
+def trial_detail(record: TrialRecord) -> schemas.TrialDetail:
+    """A trial with its learning curve."""
+    points = [
+        schemas.CurvePoint(rung=p.rung, steps=p.steps, metrics=p.metrics) for p in record.curve
+    ]
+    return schemas.TrialDetail(**dict(trial(record)), curve=points)
+
+
+def verified(
+    verifications: Sequence[VerificationRecord],
+) -> dict[str, dict[str, float]] | None:
+    """By metric the mean, least and greatest value over n fresh seeds; None without any."""
+    if not verifications:
+        return None
+    values: dict[str, list[float]] = defaultdict(list)
+    for verification in verifications:
+        for name, value in verification.metrics.items():
+            values[name].append(value)
+    return {
+        name: {"mean": sum(v) / len(v), "low": min(v), "high": max(v), "n": len(v)}
+        for name, v in values.items()
+    }
+
+
+def export(record: ExportRecord) -> schemas.Export:
+    """An export."""
+    return schemas.Export(
+        id=record.id,
+        job=record.job_id,
+        trial=record.trial_id,
+        format=record.format,
+        state=record.state,
+        error=record.error,
+        filename=record.filename,
+        created_at=record.created_at,
+        finished_at=record.finished_at,
+    )
+
+
+def dataset(record: DatasetRecord) -> schemas.Dataset:
+    """A data set."""
+    return schemas.Dataset(
+        name=record.name,
+        kind="text",
+        sha256=record.sha256,
+        bytes=record.bytes,
+        created_at=record.created_at,
+    )
+
+
+def event(record: EventRecord) -> schemas.Event:
+    """An event."""
+    return schemas.Event(seq=record.seq, type=record.type, at=record.at, data=record.data)
+
+
+def _fraction(
+    record: JobRecord, counts: Counts, spent: float, elapsed: float, settings: Settings
+) -> float:
+    if record.state == JobState.SUCCEEDED:
+        return 1.0
+    budget = schemas.Budget.model_validate(record.request["budget"])
+    used = (
+        (counts.settled, budget.trials),
+        (elapsed, budget.wall_seconds),
+        (spent, budget.full_trainings),
+        (_energy(record.search_core_seconds, settings), budget.energy_kwh),
+    )
+    return min(1.0, max((amount / bound for amount, bound in used if bound), default=0.0))
+
+
+def _eta(state: JobState, fraction: float, elapsed: float) -> float | None:
+    if state.final:
+        return 0.0
+    if state != JobState.RUNNING or fraction <= 0:
+        return None
+    return elapsed * (1 - fraction) / fraction
+
+
+def _energy(core_seconds: float, settings: Settings) -> float:
+    return core_seconds * settings.watts_per_core / _JOULES_PER_KWH

@@ -1,0 +1,64 @@
+"""The archive that an export travels in: a configuration and, beside it, the trial's weights."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+from nas.atomic import replacing
+from nas.training.config import LARGEST_CONFIG
+from search_spaces.errors import InvalidInput, Problem
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "weights.safetensors"
+SMALLEST_TIME = (1980, 1, 1, 0, 0, 0)  # the same export is the same file
+
+
+def pack(target: Path, files: dict[str, Path]) -> None:
+    """Write an archive of these files, by their names in it, uncompressed; whole or not at all."""
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, path in files.items():
+            member = zipfile.ZipInfo(name, SMALLEST_TIME)
+            member.file_size = path.stat().st_size
+            with path.open("rb") as source, archive.open(member, "w") as out:
+                shutil.copyfileobj(source, out)
+
+
+def unpack(archive_path: Path, folder: Path) -> Path:
+    """Put the known members of an export into ``folder``; the path of its configuration.
+
+    Raises:
+        InvalidInput: not an archive of ours: other members, compressed ones, one damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(archive_path) as archive:
+            members = archive.infolist()
+            _check(archive_path, members)
+            for member in members:
+                with (
+                    replacing(folder / member.filename) as temporary,
+                    archive.open(member) as source,
+                    temporary.open("wb") as out,
+                ):
+                    shutil.copyfileobj(source, out)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise _refused(archive_path, f"is damaged: {error}") from error
+    return folder / CONFIG_NAME
+
+
+def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Only our names, each once, and no member larger in the folder than in the archive."""
+    names = [member.filename for member in members]
+    if sorted(names) not in ([CONFIG_NAME], [CONFIG_NAME, WEIGHTS_NAME]):
+        raise _refused(path, f"holds {', '.join(names) or 'nothing'}", CONFIG_NAME, WEIGHTS_NAME)
+    size = path.stat().st_size
+    for member in members:
+        largest = LARGEST_CONFIG if member.filename == CONFIG_NAME else size
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > min(largest, size):
+            raise _refused(path, f"has a member {member.filename} of an impossible size")
+
+
+def _refused(path: Path, what: str, *allowed: str) -> InvalidInput:
+    return InvalidInput([Problem("", f"{path.name} is not an export: it {what}", allowed)])

@@ -1,0 +1,5 @@
+"""What an architecture costs, without training it; and the counters that hold the arithmetic."""
+
+from nas.measure.profile import profile
+
+__all__ = ["profile"]

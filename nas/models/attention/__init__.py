@@ -1,0 +1,1 @@
+"""Attention modules, one per file, named as their specs."""

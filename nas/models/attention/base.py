@@ -1,0 +1,163 @@
+"""What every attention module offers.
+
+Shapes: B batch, N sequence, H heads, D width, E head width (D / H).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.errors import Unsupported
+from nas.models.mechanism import Mechanism
+from nas.models.positions import Rotation, rotate
+from search_spaces.attention.base import AttentionSpec
+from search_spaces.errors import InvalidInput, Problem
+
+S = TypeVar("S", bound=AttentionSpec)
+
+
+def key_mask(mask: Tensor | None, causal: bool) -> Tensor | None:
+    """The mask (B, N) if any query could see a padded key, else None.
+
+    Full sequences need none, and neither do causal ones padded on the right: a valid query sees
+    only keys to its left, and those are valid.
+    """
+    if mask is None or bool(mask.all()):
+        return None
+    if causal and bool((mask[:, 1:] <= mask[:, :-1]).all()):
+        return None
+    return mask
+
+
+@contextmanager
+def in_full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors in at least fp32, and autocast off: for sums that half precision would spoil."""
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        yield tuple(t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors)
+
+
+class Attention(Mechanism, Generic[S]):
+    """Token mixing between a fused projection to queries, keys, values and one back.
+
+    Subclasses mix heads (``_mix``) and, if they decode, continue from a state (``_continue``).
+    """
+
+    def __init__(self, spec: S, *, d_model: int, heads: int, max_length: int, causal: bool) -> None:
+        if d_model % heads:
+            raise InvalidInput([Problem("/heads", f"{heads} heads do not divide width {d_model}")])
+        if causal and not spec.causal:
+            raise InvalidInput(
+                [Problem("/type", f"{spec.type} is for encoders and cannot be causal")]
+            )
+        super().__init__()
+        self.spec = spec
+        self.heads = heads
+        self.head_width = d_model // heads
+        self.max_length = max_length
+        self.causal = causal
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+        for linear in (self.qkv, self.out):
+            nn.init.normal_(linear.weight, std=1 / math.sqrt(d_model))
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None
+    ) -> Tensor:
+        """(B, N, D) → (B, N, D); mask (B, N), True = valid; padded positions get finite rubbish."""
+        return self._join(self._mix(x, key_mask(mask, self.causal), rotation))
+
+    def init_state(self, batch_size: int) -> Any:
+        """The state before the first token.
+
+        Raises:
+            Unsupported: the mechanism does not decode, or was built for an encoder.
+        """
+        if not self.causal:
+            raise Unsupported(f"{self.spec.type} attention built for an encoder does not decode")
+        return self._first_state(batch_size)
+
+    def extend(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> tuple[Tensor, Any]:
+        """Go on from a state with N more tokens (B, N, D): their outputs, and the state after."""
+        mixed, state = self._continue(x, state, rotation)
+        return self._join(mixed), state
+
+    def absorb(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> Any:
+        """The state after N more tokens that need no output themselves."""
+        return self._continue(x, state, rotation)[1]
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One token, (B, D) or (B, 1, D), after ``state`` (None: the first one)."""
+        if state is None:
+            state = self.init_state(x.shape[0])
+        if x.dim() == 3:
+            return self.extend(x, state)
+        y, state = self.extend(x.unsqueeze(1), state)
+        return y.squeeze(1), state
+
+    @abstractmethod
+    def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
+        """(B, N, D) → (B, H, N, E)."""
+
+    def _first_state(self, batch_size: int) -> Any:
+        raise Unsupported(f"{self.spec.type} attention does not decode")
+
+    def _continue(self, x: Tensor, state: Any, rotation: Rotation | None) -> tuple[Tensor, Any]:
+        """N more tokens (B, N, D) → (B, H, N, E) and the state after them."""
+        raise Unsupported(f"{self.spec.type} attention does not decode")
+
+    def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as views (B, H, N, E), the first two rotated."""
+        B, N, _ = x.shape
+        H, E = self.heads, self.head_width
+        if rotation is None:
+            q, k, v = self.qkv(x).view(B, N, 3, H, E).permute(2, 0, 3, 1, 4).unbind()
+            return q, k, v
+        qk, v = self._project_apart(x, rotation)
+        q, k = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).unbind()
+        return q, k, v.transpose(1, 2)
+
+    def _project_densely(
+        self, x: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as contiguous (B·H, N, E), for batched products."""
+        B, N, _ = x.shape
+        H, E = self.heads, self.head_width
+        qk, v = self._project_apart(x, rotation)
+        dense = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).contiguous()
+        del qk
+        q, k = dense.flatten(1, 2).unbind()
+        return q, k, v.transpose(1, 2).contiguous().flatten(0, 1)
+
+    def _project_apart(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
+        """Queries with keys (B, N, 2·H, E), rotated, and values (B, N, H, E).
+
+        In tensors of their own: as part of the values' memory the unrotated ones would stay alive.
+        """
+        B, N, D = x.shape
+        w_qk, w_v = torch.split(self.qkv.weight, [2 * D, D])
+        qk = functional.linear(x, w_qk).view(B, N, 2 * self.heads, self.head_width)
+        if rotation is not None:
+            qk = rotate(qk, rotation)
+        return qk, functional.linear(x, w_v).view(B, N, self.heads, self.head_width)
+
+    def _split_heads(self, mixed: Tensor) -> Tensor:
+        """(B·H, N, E) → (B, H, N, E)."""
+        return mixed.view(-1, self.heads, *mixed.shape[1:])
+
+    def _join(self, mixed: Tensor) -> Tensor:
+        """(B, H, N, E) → (B, N, D)."""
+        joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return joined
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """Zeros of the weights' type, on their device."""
+        weight: Tensor = self.qkv.weight
+        return weight.new_zeros(shape)

@@ -1,0 +1,206 @@
+"""Longformer: a sliding window, in encoders with leading global positions.
+
+Shapes: B batch, N sequence, H heads, P = B·H, D width, E head width, T keys seen before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from nas.models.attention.base import Attention
+from nas.models.attention.full import Cache
+from nas.models.positions import Rotation, rotate
+from search_spaces.attention.longformer import Block, LongformerAttention, blocks
+
+HIDDEN = -1e30  # finite, so that a query that sees nothing has no 0 / 0
+
+
+class Band(NamedTuple):
+    """Keys that a query sees: neighbours on its left and right, and the leading ones of all."""
+
+    left: int
+    right: int
+    leading: int
+
+
+class Longformer(Attention[LongformerAttention], spec=LongformerAttention):
+    """A window of ``window`` keys on each side; the ``globals`` first positions see all by
+    projections of their own and are seen by all (section 3.1)."""
+
+    def __init__(
+        self,
+        spec: LongformerAttention,
+        *,
+        d_model: int,
+        heads: int,
+        max_length: int,
+        causal: bool,
+    ) -> None:
+        super().__init__(spec, d_model=d_model, heads=heads, max_length=max_length, causal=causal)
+        self.right = 0 if causal else spec.window
+        self.leading = 0 if causal else spec.globals
+        self.global_qkv: nn.Linear | None = None
+        if self.leading:
+            self.global_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+            nn.init.normal_(self.global_qkv.weight, std=1 / math.sqrt(d_model))
+
+    def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
+        band = Band(self.spec.window, self.right, self.leading)
+        mixed = self._split_heads(mix_locally(*self._project_densely(x, rotation), band, mask))
+        if self.global_qkv is None:
+            return mixed
+        first = self._mix_leading(self.global_qkv.weight, x, mask, rotation)
+        return torch.cat((first, mixed[:, :, first.shape[2] :]), dim=2)
+
+    def _mix_leading(
+        self, weight: Tensor, x: Tensor, mask: Tensor | None, rotation: Rotation | None
+    ) -> Tensor:
+        """What the global positions see, (B, H, globals, E)."""
+        g = min(self.leading, x.shape[1])
+        w_q, w_k, w_v = weight.chunk(3)
+        q, k, v = (
+            functional.linear(source, w).view(*source.shape[:2], self.heads, self.head_width)
+            for source, w in ((x[:, :g], w_q), (x, w_k), (x, w_v))
+        )
+        if rotation is not None:
+            q, k = rotate(q, rotation.first(g)), rotate(k, rotation)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        seen = None if mask is None else mask[:, None, None, :]
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+
+    def _first_state(self, batch_size: int) -> Cache:
+        empty = self._zeros(batch_size * self.heads, 0, self.head_width)
+        return Cache(empty, empty)
+
+    def _continue(self, x: Tensor, state: Cache, rotation: Rotation | None) -> tuple[Tensor, Cache]:
+        q, k, v = self._project_densely(x, rotation)
+        k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
+        w = self.spec.window
+        mixed = mix_locally(q, k, v, Band(w, 0, 0), None)
+        return self._split_heads(mixed), Cache(k[:, -w:], v[:, -w:])
+
+
+def mix_locally(q: Tensor, k: Tensor, v: Tensor, band: Band, valid: Tensor | None) -> Tensor:
+    """Softmax attention of each query to the keys in its band, (P, N, E) → (P, N, E).
+
+    k, v: (P, T + N, E), of which the last N stand at the queries' positions; valid (B, T + N),
+    True = key may be seen. A query whose keys are all padding gets their mean.
+    """
+    return _apply_locally(q, k, v, band, valid)
+
+
+def mix_locally_plainly(
+    q: Tensor, k: Tensor, v: Tensor, band: Band, valid: Tensor | None
+) -> Tensor:
+    """``mix_locally`` as it is defined, N² in time and memory."""
+    N, T = q.shape[1], k.shape[1] - q.shape[1]
+    i, j = torch.arange(T, T + N).unsqueeze(1), torch.arange(T + N)
+    seen = ((j >= i - band.left) & (j <= i + band.right)) | (j < band.leading)
+    if valid is not None:
+        seen = seen & valid.repeat_interleave(q.shape[0] // valid.shape[0], dim=0).unsqueeze(1)
+    scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[2])
+    return scores.masked_fill(~seen, HIDDEN).softmax(-1) @ v
+
+
+class _MixLocally(Function):
+    """Block after block of queries, each with the slice of keys that it sees.
+
+    The backward pass computes the weights again; nothing of size N·window is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, band: Band, valid: Tensor | None
+    ) -> Tensor:
+        out = torch.empty_like(q)
+        tiles = _Tiles(q, k, band, valid)
+        for block in tiles.blocks:
+            weights = tiles.weights(block)
+            out[:, block.start : block.stop] = torch.bmm(weights, tiles.seen(v, block))
+        ctx.save_for_backward(q, k, v, out, valid)
+        ctx.band = band
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, valid = ctx.saved_tensors
+        scale = 1 / math.sqrt(q.shape[2])
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        # Σ_j p_j dp_j = Σ_e o_e do_e: the softmax's own correction, without its weights
+        correction = torch.linalg.vecdot(grad, out).unsqueeze(-1)
+        tiles = _Tiles(q, k, ctx.band, valid)
+        for block in tiles.blocks:
+            rows = slice(block.start, block.stop)
+            weights, g = tiles.weights(block), grad[:, rows]
+            tiles.add(dv, block, weights, g, 1)
+            d = torch.baddbmm(
+                correction[:, rows], g, tiles.seen(v, block).transpose(1, 2), beta=-1
+            ).mul_(weights)
+            dq[:, rows].baddbmm_(d, tiles.seen(k, block), beta=0, alpha=scale)
+            tiles.add(dk, block, d, q[:, rows], scale)
+        return dq, dk, dv, None, None
+
+
+_apply_locally: Callable[..., Tensor] = _MixLocally.apply
+
+
+class _Tiles:
+    """The blocks of a band over q (P, N, E) and k (P, T + N, E)."""
+
+    def __init__(self, q: Tensor, k: Tensor, band: Band, valid: Tensor | None) -> None:
+        N, total = q.shape[1], k.shape[1]
+        self.q, self.k, self.valid = q, k, valid
+        self.leading = band.leading
+        self.left, right = min(band.left, total), min(band.right, N)
+        self.before = total - N
+        self.blocks = list(blocks(N, self.left, right, band.leading, self.before))
+        C = self.blocks[0].queries
+        i = torch.arange(C, device=q.device).unsqueeze(1)
+        j = torch.arange(C + self.left + right, device=q.device) - self.left
+        self.bias = torch.where((j >= i - self.left) & (j <= i + right), 0.0, HIDDEN).to(q.dtype)
+
+    def weights(self, block: Block) -> Tensor:
+        """Softmax weights (P, queries, keys)."""
+        q = self.q[:, block.start : block.stop]
+        keys = self.seen(self.k, block).transpose(1, 2)
+        bias = self._bias(block)
+        scores = torch.baddbmm(bias.to(q.dtype), q, keys, alpha=1 / math.sqrt(q.shape[2]))
+        return scores.softmax(dim=-1)
+
+    def seen(self, x: Tensor, block: Block) -> Tensor:
+        """The rows of keys or values that the block sees, leading ones first."""
+        near = x[:, block.first : block.last]
+        return torch.cat((x[:, : block.leading], near), dim=1) if block.leading else near
+
+    @staticmethod
+    def add(total: Tensor, block: Block, weights: Tensor, rows: Tensor, alpha: float) -> None:
+        """Add α·weightsᵀ·rows to the rows of ``total`` that the block sees."""
+        n = block.leading
+        near = weights[:, :, n:].transpose(1, 2)
+        total[:, block.first : block.last].baddbmm_(near, rows, alpha=alpha)
+        if n:
+            total[:, :n].baddbmm_(weights[:, :, :n].transpose(1, 2), rows, alpha=alpha)
+
+    def _bias(self, block: Block) -> Tensor:
+        """What is added to scores, broadcastable to (P, queries, keys)."""
+        offset = block.first - (self.before + block.start - self.left)
+        bias = self.bias[: block.queries, offset : offset + block.last - block.first]
+        if self.leading > block.first:
+            bias = bias.clone()
+            bias[:, : self.leading - block.first] = 0
+        if block.leading:
+            bias = functional.pad(bias, (block.leading, 0))
+        if self.valid is None:
+            return bias
+        hidden = torch.where(self.seen(self.valid, block), 0.0, HIDDEN)
+        rows = torch.add(bias, hidden.unsqueeze(1)).clamp_min(HIDDEN)
+        return rows.repeat_interleave(self.q.shape[0] // self.valid.shape[0], dim=0)

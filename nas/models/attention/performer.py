@@ -1,0 +1,72 @@
+"""FAVOR+: softmax attention by positive orthogonal random features.
+
+Shapes: B batch, N sequence, H heads, P = B·H, E head width, M features.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nas.models.attention.kernel import KernelAttention
+from search_spaces.attention.performer import PerformerAttention
+
+HEADROOM = 40.0  # the exponent's bound: exp(40), summed over any N, is far from fp32's largest
+
+
+class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
+    """Φ(Q)(φ(K)ᵀV), normalised, φ(x) = exp(ωᵀx - ‖x‖²/2)/√M (lemma 1 and section 2.4)."""
+
+    epsilon: ClassVar[float] = 1e-20
+    omega: Tensor
+
+    def __init__(
+        self,
+        spec: PerformerAttention,
+        *,
+        d_model: int,
+        heads: int,
+        max_length: int,
+        causal: bool,
+    ) -> None:
+        super().__init__(spec, d_model=d_model, heads=heads, max_length=max_length, causal=causal)
+        self.register_buffer("omega", torch.empty(spec.features, self.head_width))
+        self.resample(int(torch.randint(2**31 - 1, ())))
+
+    def resample(self, seed: int) -> None:
+        """Draw other features; the same seed gives the same ones."""
+        drawn = orthogonal_features(self.spec.features, self.head_width, seed)
+        with torch.no_grad():
+            self.omega.copy_(drawn)
+
+    @property
+    def features(self) -> int:
+        """M."""
+        return self.spec.features
+
+    def _features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.head_width**-0.25
+        omega = self.omega.t().to(q.dtype) * scale
+        # a factor common to all features of one query cancels: ‖q‖²/2 is left out, and each query
+        # is held by its own maximum
+        q = q @ omega
+        q = q.sub_(q.detach().amax(dim=-1, keepdim=True)).exp_()
+        # keys need one factor for all, known beforehand: ‖ω‖²/2 bounds the exponent of any key
+        bound = self.omega.square().sum(dim=-1).amax() / 2 - HEADROOM
+        half = torch.linalg.vecdot(k, k).unsqueeze(-1) * (scale * scale / 2)
+        return q, (k @ omega).sub_(half + bound).exp_()
+
+
+def orthogonal_features(features: int, width: int, seed: int) -> Tensor:
+    """(M, E) Gaussian rows, orthogonal within each group of E."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(-(-features // width)):
+        square = torch.randn(width, width, generator=generator, dtype=torch.float64)
+        q, r = torch.linalg.qr(square)
+        rows.append((q * r.diagonal().sign()).t())
+    norms = torch.randn(features, width, generator=generator, dtype=torch.float64).norm(dim=1)
+    drawn: Tensor = torch.cat(rows)[:features] * norms.unsqueeze(1)
+    return drawn.float()

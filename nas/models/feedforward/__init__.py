@@ -1,0 +1,1 @@
+"""Feed-forward modules, one per file, named as their specs."""

@@ -1,0 +1,1 @@
+"""Halting modules, one per file, named as their specs."""

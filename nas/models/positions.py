@@ -1,0 +1,92 @@
+"""What tells a model where a token stands.
+
+Shapes: B batch, N sequence, H heads, D width, E head width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.attention.base import Position
+from search_spaces.errors import InvalidInput, Problem
+
+BASE = 10_000.0
+
+
+class Rotation(NamedTuple):
+    """The rotary angles of N consecutive positions as unit complex numbers (N, E / 2)."""
+
+    unit: Tensor
+
+    def first(self, length: int) -> Rotation:
+        """Those of the first positions alone."""
+        return Rotation(self.unit[:length])
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn each pair (2i, 2i + 1) of ``x`` (B, N, H, E) by its position's angle.
+
+    Su et al. 2021, arXiv:2104.09864, equation 34; as complex numbers it is one product.
+    """
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    turned = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2)) * rotation.unit.unsqueeze(1)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
+
+def rotate_plainly(x: Tensor, rotation: Rotation) -> Tensor:
+    """``rotate`` in real numbers."""
+    cos, sin = rotation.unit.real.unsqueeze(1), rotation.unit.imag.unsqueeze(1)
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+
+
+def angles(length: int, pairs: int, device: torch.device, start: int = 0) -> Tensor:
+    """Position times frequency, (N, pairs), in fp64: fp32 would lose phase far from the start."""
+    exponent = torch.arange(pairs, device=device, dtype=torch.float64) / pairs
+    position = torch.arange(start, start + length, device=device, dtype=torch.float64)
+    return torch.outer(position, BASE**-exponent)
+
+
+class Positions(nn.Module):
+    """Added positions (sinusoidal, learned) and the angles of rotary ones."""
+
+    def __init__(self, kind: Position, width: int, max_length: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.max_length = max_length
+        self.table = nn.Embedding(max_length, width) if kind == "learned" else None
+        self._units: dict[tuple[object, ...], Tensor] = {}
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add the positions start … start + N - 1 to embeddings (B, N, D).
+
+        Raises:
+            InvalidInput: learned positions end at ``max_length``.
+        """
+        N, D = x.shape[1:]
+        if self.table is not None:
+            if start + N > self.max_length:
+                message = f"{start + N} tokens, but positions were learned for {self.max_length}"
+                raise InvalidInput([Problem("", message)])
+            return x + self.table.weight[start : start + N]
+        if self.kind == "sinusoidal":
+            angle = angles(N, (D + 1) // 2, x.device, start)
+            wave = torch.cat((angle.sin(), angle.cos()), dim=-1)[:, :D]
+            return x + wave.to(x.dtype)
+        return x
+
+    def rotation(self, head_width: int, start: int, length: int, like: Tensor) -> Rotation | None:
+        """Rotary angles of N positions for heads of that width; None for other kinds."""
+        if self.kind != "rotary":
+            return None
+        kind = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+        key = (head_width, like.device, kind)
+        known = self._units.get(key)
+        if known is None or known.shape[0] < start + length:
+            angle = angles(max(self.max_length, start + length), head_width // 2, like.device)
+            known = torch.polar(torch.ones_like(angle), angle).to(kind)
+            self._units[key] = known
+        return Rotation(known[start : start + length])

@@ -1,0 +1,1 @@
+"""Residual modules, one per file, named as their specs."""

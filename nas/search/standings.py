@@ -1,0 +1,111 @@
+"""Results of one fidelity, ranked: the only place where results are compared with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from nas.search import pareto
+from nas.search.objectives import Metrics, Objectives
+from nas.search.pareto import Floats, Indices
+
+K = TypeVar("K", int, str)
+
+
+class Standings(Generic[K]):
+    """Results by key, ranked by constraint domination (Deb et al. 2002).
+
+    Feasible results come first, by non-dominated rank; then the others, by how much they violate.
+    What is answered depends on the results only, never on the order in which they came.
+    """
+
+    def __init__(self, objectives: Objectives) -> None:
+        self._objectives = objectives
+        self._results: dict[K, tuple[tuple[float, ...], float]] = {}
+        self._ranked: tuple[list[K], Floats, Floats, Indices] | None = None
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._results
+
+    def record(self, key: K, metrics: Metrics) -> None:
+        """Take in a result; one recorded before under the key is replaced."""
+        row, violation = self._objectives.row(metrics), self._objectives.violation(metrics)
+        self._results[key] = (row, violation)
+        self._ranked = None
+
+    def remove(self, key: K) -> None:
+        """Forget a result, if there is one."""
+        if self._results.pop(key, None) is not None:
+            self._ranked = None
+
+    @property
+    def keys(self) -> list[K]:
+        """All keys, ascending; the arrays below are in this order."""
+        return self._ranking()[0]
+
+    @property
+    def rows(self) -> Floats:
+        """Objectives (n, m), less is better."""
+        return self._ranking()[1]
+
+    @property
+    def violations(self) -> Floats:
+        """Sum of relative constraint violations (n,); 0 is feasible."""
+        return self._ranking()[2]
+
+    @property
+    def ranks(self) -> Indices:
+        """Constrained non-dominated rank (n,): 0 is the best."""
+        return self._ranking()[3]
+
+    def order(self, limit: int | None = None, chosen: Collection[K] = ()) -> list[K]:
+        """Keys, best first: by rank, within a rank well spread; those ``chosen`` have a place.
+
+        See ``pareto.spread`` for what "well spread" means and does to extremes.
+        """
+        keys, rows, _, ranked = self._ranking()
+        wanted = len(keys) if limit is None else min(limit, len(keys))
+        order: list[K] = []
+        for rank in range(int(ranked.max(initial=-1)) + 1):
+            if len(order) >= wanted:
+                break
+            members = np.flatnonzero(ranked == rank)
+            placed = [i for i, member in enumerate(members) if keys[member] in chosen]
+            spread = pareto.spread(rows[members], wanted - len(order), placed)
+            order.extend(keys[members[i]] for i in spread)
+        return order
+
+    def dominators(self, key: K) -> int:
+        """How many results dominate this one, and so always rank before it."""
+        keys, rows, violations, _ = self._ranking()
+        place = keys.index(key)
+        row, violation = rows[place], violations[place]
+        if violation > 0:
+            return int((violations < violation).sum())
+        dominates = (rows <= row).all(axis=1) & (rows < row).any(axis=1)
+        return int((dominates & (violations == 0)).sum())
+
+    def _ranking(self) -> tuple[list[K], Floats, Floats, Indices]:
+        if self._ranked is None:
+            keys = sorted(self._results)
+            results = [self._results[key] for key in keys]
+            rows = np.array([row for row, _ in results]).reshape(
+                len(keys), len(self._objectives.names)
+            )
+            violations = np.array([violation for _, violation in results])
+            self._ranked = keys, rows, violations, _constrained_ranks(rows, violations)
+        return self._ranked
+
+
+def _constrained_ranks(rows: Floats, violations: Floats) -> Indices:
+    ranked = np.zeros(len(rows), dtype=np.intp)
+    feasible = violations == 0
+    ranked[feasible] = pareto.ranks(rows[feasible])
+    first = int(ranked[feasible].max(initial=-1)) + 1
+    ranked[~feasible] = first + np.unique(violations[~feasible], return_inverse=True)[1]
+    return ranked

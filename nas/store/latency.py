@@ -1,0 +1,22 @@
+"""Latency tables of devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from nas.store import clock
+from nas.store.tables import LatencyTableRow
+
+
+def get(session: Session, device: str) -> dict[str, Any] | None:
+    """The table of this device, if it was measured."""
+    row = session.get(LatencyTableRow, device)
+    return None if row is None else row.table
+
+
+def put(session: Session, device: str, table: dict[str, Any]) -> None:
+    """Keep this table for the device, in the place of an older one."""
+    session.merge(LatencyTableRow(device=device, table=table, updated_at=clock.now(session)))
+    session.flush()

@@ -1,0 +1,1 @@
+"""Alembic's scripts: each revision written by hand, each final once released."""

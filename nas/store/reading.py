@@ -1,0 +1,104 @@
+"""Trial rows as values: architecture, metrics, curve and verifications put together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from nas.catalogue.metrics import METRICS
+from nas.store.records import CurveRecord, TrialRecord, VerificationRecord
+from nas.store.tables import ArchitectureRow, RungMetrics, RungRow, TrialRow, VerificationRow
+
+_CHUNK = 500
+"""Ids in one query: SQLite and PostgreSQL both limit the parameters of a statement."""
+
+_SAME = tuple(
+    name
+    for name in TrialRecord.__dataclass_fields__
+    if name not in ("architecture", "metrics", "curve", "verifications")
+)
+
+
+def metrics_of(row: RungMetrics) -> dict[str, float]:
+    """The metrics that the row has, in the catalogue's order."""
+    found = {name: getattr(row, name, None) for name in METRICS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def to_record(
+    row: TrialRow,
+    architecture: dict[str, Any],
+    curve: Sequence[CurveRecord] = (),
+    verifications: Sequence[VerificationRecord] = (),
+) -> TrialRecord:
+    """The row as a value."""
+    return TrialRecord(
+        architecture=architecture,
+        metrics=metrics_of(row),
+        curve=tuple(curve),
+        verifications=tuple(verifications),
+        **{name: getattr(row, name) for name in _SAME},
+    )
+
+
+def records(
+    session: Session, rows: Sequence[TrialRow], *, with_curve: bool = False
+) -> list[TrialRecord]:
+    """The rows as values, in the same order, with two or three queries for all of them."""
+    ids = [row.id for row in rows]
+    architectures = documents(session, ids)
+    verified = verifications(session, ids)
+    points = curves(session, ids) if with_curve else {}
+    return [
+        to_record(row, architectures[row.id], points.get(row.id, ()), verified.get(row.id, ()))
+        for row in rows
+    ]
+
+
+def documents(session: Session, trial_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The architectures of these trials, by trial."""
+    query = select(ArchitectureRow.trial_id, ArchitectureRow.document)
+    return {
+        trial_id: document
+        for ids in _chunks(trial_ids)
+        for trial_id, document in session.execute(query.where(ArchitectureRow.trial_id.in_(ids)))
+    }
+
+
+def curves(session: Session, trial_ids: Sequence[str]) -> dict[str, list[CurveRecord]]:
+    """The learning curves of these trials, by trial, in the order of the rungs."""
+    found: dict[str, list[CurveRecord]] = defaultdict(list)
+    for ids in _chunks(trial_ids):
+        query = select(RungRow).where(RungRow.trial_id.in_(ids))
+        for r in session.scalars(query.order_by(RungRow.trial_id, RungRow.rung)):
+            found[r.trial_id].append(
+                CurveRecord(
+                    r.rung,
+                    r.steps,
+                    metrics_of(r),
+                    r.training_seconds,
+                    r.evaluation_seconds,
+                    r.finished_at,
+                )
+            )
+    return found
+
+
+def verifications(
+    session: Session, trial_ids: Sequence[str]
+) -> dict[str, list[VerificationRecord]]:
+    """The verifications of these trials, by trial, in the order of their seeds."""
+    found: dict[str, list[VerificationRecord]] = defaultdict(list)
+    for ids in _chunks(trial_ids):
+        query = select(VerificationRow).where(VerificationRow.trial_id.in_(ids))
+        for r in session.scalars(query.order_by(VerificationRow.trial_id, VerificationRow.seed)):
+            found[r.trial_id].append(VerificationRecord(r.seed, metrics_of(r)))
+    return found
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))

@@ -1,0 +1,172 @@
+"""The numbers of all trials of a job as arrays, kept in memory and brought up to date by change.
+
+A front needs few columns of many rows. Reading 100,000 rows takes a good part of a second, so a
+process keeps the arrays and reads again only the trials that have told of a change since.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from nas.catalogue.metrics import METRICS
+from nas.errors import NotFound
+from nas.states import TrialState
+from nas.store.reading import records
+from nas.store.records import TrialRecord
+from nas.store.tables import JobRow, TrialRow, VerificationRow
+
+Floats: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
+
+_COLUMN = {name: i for i, name in enumerate(METRICS)}
+_NUMBERS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the trials of a job measured, trial number ``i + 1`` in row i; never changed in place.
+
+    metrics (n, M) in the catalogue's order, NaN where unknown.  complete: at full fidelity, reused
+    ones included.  measured: complete, or alive with a finished rung.
+    """
+
+    seq: int
+    metrics: Floats
+    complete: Flags
+    measured: Flags
+    homogeneous: Flags
+
+    def column(self, metric: str) -> Floats:
+        """Values (n,) of one metric."""
+        return self.metrics[:, _COLUMN[metric]]
+
+
+class ScoreCache:
+    """The scores of the jobs that were asked for last."""
+
+    def __init__(self, capacity: int = 16) -> None:
+        self._capacity = capacity
+        self._known: OrderedDict[str, Scores] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def scores(self, session: Session, job_id: str) -> Scores:
+        """The job's scores as the session sees them.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        with self._lock:
+            known = self._known.get(job_id)
+        current = _refreshed(session, job_id, known)
+        with self._lock:
+            newest = self._known.get(job_id, current)
+            self._known[job_id] = newest if newest.seq > current.seq else current
+            self._known.move_to_end(job_id)
+            while len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        return current
+
+
+def verified_only(session: Session, job_id: str, scores: Scores) -> Scores:
+    """The scores of verified trials alone: what fresh seeds measured, on average, comes first."""
+    means = [func.avg(getattr(VerificationRow, name)) for name in METRICS]
+    rows = session.execute(
+        select(TrialRow.number, *means)
+        .join(TrialRow, TrialRow.id == VerificationRow.trial_id)
+        .where(TrialRow.job_id == job_id)
+        .group_by(TrialRow.number)
+    ).all()
+    metrics = scores.metrics.copy()
+    verified = np.zeros(len(metrics), dtype=np.bool_)
+    for number, *values in rows:
+        measured = np.array(values, dtype=np.float64)
+        verified[number - 1] = True
+        metrics[number - 1] = np.where(np.isnan(measured), metrics[number - 1], measured)
+    return replace(
+        scores,
+        metrics=metrics,
+        complete=scores.complete & verified,
+        measured=scores.measured & verified,
+    )
+
+
+def numbered(session: Session, job_id: str, numbers: Sequence[int]) -> list[TrialRecord]:
+    """The job's trials of these numbers, in the same order."""
+    rows: dict[int, TrialRow] = {}
+    for start in range(0, len(numbers), _NUMBERS_AT_ONCE):
+        wanted = numbers[start : start + _NUMBERS_AT_ONCE]
+        query = select(TrialRow).where(TrialRow.job_id == job_id, TrialRow.number.in_(wanted))
+        rows.update((row.number, row) for row in session.scalars(query))
+    return records(session, [rows[number] for number in numbers])
+
+
+def _refreshed(session: Session, job_id: str, known: Scores | None) -> Scores:
+    job = session.execute(
+        select(JobRow.next_seq, JobRow.next_number).where(JobRow.id == job_id)
+    ).one_or_none()
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    seq, length = job.next_seq - 1, job.next_number - 1
+    if known is not None and known.seq == seq:
+        return known
+    if known is None or known.seq > seq:
+        known = Scores(
+            0,
+            np.empty((0, len(METRICS))),
+            np.empty(0, dtype=np.bool_),
+            np.empty(0, dtype=np.bool_),
+            np.empty(0, dtype=np.bool_),
+        )
+    changed = _read(session, job_id, known.seq)
+    index = changed[:, 0].astype(np.intp) - 1
+    scores = Scores(
+        seq,
+        _grown(known.metrics, length, np.nan),
+        _grown(known.complete, length, False),
+        _grown(known.measured, length, False),
+        _grown(known.homogeneous, length, False),
+    )
+    scores.homogeneous[index] = changed[:, 1]
+    scores.complete[index] = changed[:, 2]
+    scores.measured[index] = changed[:, 3]
+    scores.metrics[index] = changed[:, 4:]
+    return scores
+
+
+def _grown(array: NDArray[Any], length: int, fill: float | bool) -> NDArray[Any]:
+    grown = np.full((length, *array.shape[1:]), fill, dtype=array.dtype)
+    grown[: len(array)] = array
+    return grown
+
+
+def _read(session: Session, job_id: str, after_seq: int) -> Floats:
+    """(k, 4 + M): number, homogeneous, complete, measured and metrics of what has changed."""
+    complete = TrialRow.state.in_((TrialState.COMPLETED, TrialState.REUSED))
+    measured = complete | (TrialRow.rung.is_not(None) & (TrialRow.state != TrialState.FAILED))
+    columns = (
+        TrialRow.number,
+        case((TrialRow.homogeneous, 1), else_=0),
+        case((complete, 1), else_=0),
+        case((measured, 1), else_=0),
+        *(getattr(TrialRow, name) for name in METRICS),
+    )
+    query = select(*columns).where(TrialRow.job_id == job_id)
+    if after_seq:
+        query = query.where(TrialRow.seq > after_seq)
+    # past the session's own rows: wrapping each of 100,000 would take longer than reading it
+    result = session.connection().execute(query)
+    rows = result.cursor.fetchall() if result.cursor is not None else []
+    result.close()
+    flat = (np.nan if value is None else value for value in itertools.chain.from_iterable(rows))
+    width = len(columns)
+    return np.fromiter(flat, dtype=np.float64, count=len(rows) * width).reshape(-1, width)

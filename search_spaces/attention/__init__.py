@@ -1,0 +1,24 @@
+"""Attention (token mixing) mechanisms, one spec per file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from search_spaces.attention.base import AttentionSpec
+from search_spaces.attention.full import FullAttention
+from search_spaces.attention.linear import LinearAttention
+from search_spaces.attention.linformer import LinformerAttention
+from search_spaces.attention.longformer import LongformerAttention
+from search_spaces.attention.performer import PerformerAttention
+from search_spaces.registry import by_name
+
+ATTENTION = by_name(
+    FullAttention, LongformerAttention, LinformerAttention, PerformerAttention, LinearAttention
+)
+
+if TYPE_CHECKING:
+    AnyAttention = AttentionSpec
+else:
+    AnyAttention = Annotated[ATTENTION.union(), Field(discriminator="type")]

@@ -1,0 +1,38 @@
+"""Linear: φ(Q)(φ(K)ᵀV) with φ = elu + 1, normalised."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
+from search_spaces.attention.kernel import mixing_flops
+from search_spaces.cost import FLOAT_BYTES, Cost
+
+
+class LinearAttention(AttentionSpec):
+    """Φ(Q)(φ(K)ᵀV) with φ = elu + 1, normalised."""
+
+    title: ClassVar[str] = "Linear"
+    family: ClassVar[Family] = "kernel"
+    complexity: ClassVar[str] = "O(N·E²)"
+    citation: ClassVar[str] = "Katharopoulos et al. 2020, arXiv:2006.16236"
+    causal: ClassVar[bool] = True
+    decoding: ClassVar[Literal["cache", "state", "none"]] = "state"
+    positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
+
+    type: Literal["linear"] = "linear"
+
+    def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
+        tokens = batch * length
+        parameters = 4 * width * width
+        flops = 2 * tokens * parameters + mixing_flops(
+            batch, length, width, heads, width // heads, causal
+        )
+        floats = tokens * 9 * width
+        return Cost(
+            parameters,
+            flops,
+            flops,
+            live_bytes=FLOAT_BYTES * floats,
+            saved_bytes=FLOAT_BYTES * floats,
+        )

@@ -1,0 +1,86 @@
+"""Longformer: Longformer attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
+from search_spaces.cost import FLOAT_BYTES, Cost
+from search_spaces.values import Domain
+
+
+BLOCK = 64
+"""Queries that are handled together."""
+
+
+class Block(NamedTuple):
+    """Queries [start, stop) with the keys [first, last) that some of them see, and leading ones."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    leading: int
+
+    @property
+    def queries(self) -> int:
+        """Number of queries."""
+        return self.stop - self.start
+
+    @property
+    def keys(self) -> int:
+        """Number of keys."""
+        return self.leading + self.last - self.first
+
+
+def blocks(
+    length: int, left: int, right: int, leading: int = 0, before: int = 0
+) -> Iterator[Block]:
+    """Cut N queries that see ``left`` and ``right`` neighbours and ``leading`` first positions.
+
+    before: keys that stand before the first query.
+    """
+    for start in range(0, length, BLOCK):
+        stop = min(start + BLOCK, length)
+        first = max(0, before + start - left)
+        last = min(before + length, before + stop + right)
+        yield Block(start, stop, first, last, min(leading, first))
+
+
+class LongformerAttention(AttentionSpec):
+    """A sliding window of ``window`` positions on each side (on the left alone when causal), and for
+    encoders ``globals`` leading positions that attend to and are attended by all."""
+
+    title: ClassVar[str] = "Longformer"
+    family: ClassVar[Family] = "sparse"
+    complexity: ClassVar[str] = "O(N·w)"
+    citation: ClassVar[str] = "Beltagy et al. 2020, arXiv:2004.05150"
+    causal: ClassVar[bool] = True
+    decoding: ClassVar[Literal["cache", "state", "none"]] = "cache"
+    positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
+
+    type: Literal["longformer"] = "longformer"
+    window: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128, 256))] = 64
+    globals: Annotated[int, Field(ge=0), Domain((0, 1, 4))] = 1
+
+    def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
+        tokens = batch * length
+        leading = 0 if causal else min(self.globals, length)
+        parameters = 4 * width * width + (3 * width * width if self.globals and not causal else 0)
+        flops = 8 * tokens * width * width
+        for block in blocks(length, self.window, 0 if causal else self.window, leading):
+            flops += 4 * batch * width * block.queries * block.keys
+        if leading:
+            flops += 2 * batch * width * width * (2 * length + leading)
+            flops += 4 * batch * width * leading * length
+        floats = tokens * (4 * width + heads)
+        return Cost(
+            parameters,
+            flops,
+            flops,
+            live_bytes=FLOAT_BYTES * floats,
+            saved_bytes=FLOAT_BYTES * floats,
+        )

@@ -1,0 +1,19 @@
+"""Halting mechanisms, one spec per file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from search_spaces.halting.act import AdaptiveComputationTime
+from search_spaces.halting.base import HaltingSpec
+from search_spaces.halting.none import NoHalting
+from search_spaces.registry import by_name
+
+HALTING = by_name(NoHalting, AdaptiveComputationTime)
+
+if TYPE_CHECKING:
+    AnyHalting = HaltingSpec
+else:
+    AnyHalting = Annotated[HALTING.union(), Field(discriminator="type")]

@@ -1,0 +1,40 @@
+"""What the nodes of the Ray cluster have to give."""
+
+from __future__ import annotations
+
+import ray
+
+from nas.schemas import Resources
+from search_spaces import InvalidInput
+from search_spaces.errors import Problem
+
+
+def nodes() -> list[dict[str, float]]:
+    """The resources of each living node that trains."""
+    alive = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    found = [dict(n["Resources"]) for n in alive]
+    return [resources for resources in found if resources.get("CPU", 0) >= 1]
+
+
+def check_capacity(wanted: Resources) -> None:
+    """Refuse a trial that no node could ever hold: it would wait for good.
+
+    Raises:
+        InvalidInput: with what the largest node has.
+    """
+    problems = []
+    for field, resource, amount in (
+        ("threads", "CPU", float(wanted.threads)),
+        ("gpus", "GPU", wanted.gpus),
+    ):
+        most = max((n.get(resource, 0.0) for n in nodes()), default=0.0)
+        if amount > most:
+            problems.append(
+                Problem(
+                    f"/resources/{field}",
+                    f"a trial wants {amount:g}, and no node of this cluster has as many",
+                    (f"at most {most:g}",),
+                )
+            )
+    if problems:
+        raise InvalidInput(problems)

@@ -1,0 +1,302 @@
+"""The process of one job: build, rebuild from rows, search, measure the front, verify, finish.
+
+It is started ahead of need, with everything imported, and waits for its order on standard input.
+It renews nothing: the worker does, and tells it to stop (SIGTERM); every write carries the token
+of the lease, so that a process that was given up cannot write.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+import structlog
+
+from nas.costs import LatencyTable, known_costs, latency_key
+from nas.errors import DataUnavailable, LeaseLost, NasError, StoreUnavailable
+from nas.jobs import Jobs
+from nas.logs import configure_logging
+from nas.measure.latency import device_name
+from nas.schemas import Front, JobRequest
+from nas.search import create_strategy
+from nas.search.rungs import Rungs
+from nas.settings import Settings
+from nas.states import JobState
+from nas.store import Store
+from nas.store import datasets as dataset_rows
+from nas.store import jobs as job_rows
+from nas.store import latency as latency_rows
+from nas.store import trials as trial_rows
+from nas.store.records import TrialRecord
+from nas.tasks import build_task
+from nas.tasks.base import Task
+from nas.training import TRAINING_REVISION
+from search_spaces import Architecture, InvalidInput, SearchSpace, SpaceDefinition
+from search_spaces.values import digest
+from workers.capacity import check_capacity
+from workers.measuring import Subject, models_on_cluster, table_on_cluster
+from workers.orders import Exit, Order, note_crash
+from workers.processes import when_parent_ends
+from workers.screening import Screening, draw_pool, screen
+from workers.search import Plan, Search
+from workers.segments import Bench
+from workers.tuning import InTurn, run_segments
+from workers.verification import Verifier
+
+log = structlog.get_logger()
+
+JOULES_PER_KWH = 3.6e6
+MEASURING_ROUNDS = 5
+
+
+class JobProcess:
+    """One life of one job."""
+
+    def __init__(self, settings: Settings, store: Store, order: Order) -> None:
+        self.settings = settings
+        self.store = store
+        self.token = order.token
+        self.started = time.monotonic()
+        self.stopping = False
+        with store.read() as session:
+            self.job = job_rows.record(session, order.job)
+        self.request = JobRequest.model_validate(self.job.request)
+        self.space = SearchSpace(SpaceDefinition.model_validate(self.job.space_definition))
+        self.folder = settings.checkpoints / self.job.id
+        # one a lease: what stops an old process must not stop the next
+        self.stop_file = self.folder / f"stop-{order.token}"
+
+    def stop(self) -> None:
+        """Wind down: actors checkpoint and return, nothing new starts."""
+        self.stopping = True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.stop_file.touch()
+
+    def run(self) -> Exit:
+        """Do whatever is left of the job."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_capacity(self.request.resources)
+        self._phase("preparing")
+        bench = self._bench()
+        task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
+        pool = draw_pool(self.space, self.request.seed)
+        costs = self._costs(task, self._latency_table(task, pool))
+        self._begin(task, screen(pool, costs, self.request, task.trivial_loss))
+        search = Search(self.store, self._plan(task, costs))
+        verifier = Verifier(
+            self.store,
+            self.job,
+            self.request,
+            front=self._front,
+            checkpoints=self.folder,
+            draining=lambda: self.stopping,
+        )
+        phases = InTurn(("searching", search), ("verifying", verifier), begin=self._phase)
+        run_segments(phases, bench, self.request.resources, self.folder / "tune")
+        if self.stopping:
+            return Exit.DRAINED
+        search.close()
+        self._phase("measuring")
+        self._measure_front(bench)
+        with self.store.write() as session:
+            job_rows.finish(session, self.job.id, self.token, JobState.SUCCEEDED)
+        return Exit.FINISHED
+
+    def _bench(self) -> Bench:
+        return Bench(
+            task=self.request.task,
+            dataset=self._dataset(),
+            cache=self.settings.cache.resolve(),
+            recipe=self.request.training,
+            max_steps=self.request.fidelity.max_steps,
+            threads=self.request.resources.threads,
+            device="cuda" if self.request.resources.gpus else "cpu",
+            stop_file=self.stop_file.resolve(),
+        )
+
+    def _dataset(self) -> Path | None:
+        if self.job.dataset is None:
+            return None
+        with self.store.read() as session:
+            known = dataset_rows.get(session, self.job.dataset)
+        path = (self.settings.datasets / known.sha256).resolve()
+        if not path.is_file():
+            raise DataUnavailable(f"the file of data set {known.name} is gone: {path}")
+        return path
+
+    def _latency_table(self, task: Task, pool: list[Architecture]) -> LatencyTable:
+        """The device's table for this shape of work: known, or measured now on an idle node."""
+        device = " | ".join([latency_key(device_name(), task.shape, self._batch), self.job.space])
+        with self.store.read() as session:
+            known = latency_rows.get(session, device)
+        if known is not None:
+            return LatencyTable.model_validate(known)
+        table = table_on_cluster(pool, task.shape, self._batch, self.request.seed)
+        with self.store.write() as session:
+            latency_rows.put(session, device, table.model_dump(mode="json"))
+        return table
+
+    @property
+    def _batch(self) -> int:
+        return self.request.training.batch_size
+
+    def _costs(self, task: Task, table: LatencyTable) -> Callable[[Architecture], dict[str, float]]:
+        return lambda arch: known_costs(arch, task.shape, self._batch, table)
+
+    def _begin(self, task: Task, screening: Screening) -> None:
+        task_key = digest([self.request.task.model_dump(mode="json"), task.data_hash])
+        recipe = self.request.training.model_dump(mode="json")
+        rungs = list(self.request.fidelity.rungs())
+        seed = self.request.seed
+        result_key = digest([task_key, recipe, rungs, seed, TRAINING_REVISION])
+        with self.store.write() as session:
+            job_rows.begin(
+                session,
+                self.job.id,
+                self.token,
+                task_key=task_key,
+                result_key=result_key,
+                data_hash=task.data_hash,
+                trivial_loss=task.trivial_loss,
+                scales={name: scale.to_dict() for name, scale in screening.scales.items()},
+            )
+            self.job = job_rows.record(session, self.job.id)
+
+    def _plan(self, task: Task, costs: Callable[[Architecture], dict[str, float]]) -> Plan:
+        fidelity = self.request.fidelity
+        strategy = create_strategy(
+            self.request.strategy.name,
+            space=self.space,
+            objectives=list(self.request.objectives),
+            seed=self.request.seed,
+            known_costs=costs,
+            constraints=self.request.constraints,
+            **self.request.strategy.model_dump(exclude={"name"}),
+        )
+        rungs = Rungs(
+            fidelity.rungs(),
+            reduction_factor=fidelity.reduction_factor,
+            objectives=list(self.request.objectives),
+            constraints=self.request.constraints,
+            audit=fidelity.audit,
+            seed=self.request.seed,
+        )
+        kwh = self.settings.watts_per_core / JOULES_PER_KWH
+        return Plan(
+            job=self.job,
+            request=self.request,
+            strategy=strategy,
+            rungs=rungs,
+            costs=costs,
+            checkpoints=self.folder.resolve(),
+            elapsed=self._elapsed,
+            draining=lambda: self.stopping,
+            kwh_per_core_second=kwh,
+        )
+
+    def _elapsed(self) -> float:
+        """Running seconds of the job, earlier lives included."""
+        return self.job.elapsed_seconds + time.monotonic() - self.started
+
+    def _front(self) -> Front:
+        return Jobs(self.store, self.settings).front(self.job.id)
+
+    def _measure_front(self, bench: Bench) -> None:
+        """Time the members of the front until it holds none whose latency is only predicted."""
+        measured: set[str] = set()
+        for _ in range(MEASURING_ROUNDS):
+            front = self._front()
+            new = {t.id for t in [*front.items, *front.homogeneous]} - measured
+            if not new or self.stopping:
+                return
+            with self.store.read() as session:
+                records = [trial_rows.get(session, trial) for trial in sorted(new)]
+                sources = [
+                    trial_rows.get(session, r.reused_from) if r.reused_from else r for r in records
+                ]
+            subjects = [self._subject(r, s) for r, s in zip(records, sources, strict=True)]
+            latencies = models_on_cluster(subjects, bench)
+            with self.store.write() as session:
+                for trial, milliseconds in latencies.items():
+                    trial_rows.set_metrics(session, trial, self.token, {"latency_ms": milliseconds})
+            measured |= new
+
+    def _subject(self, record: TrialRecord, source: TrialRecord) -> Subject:
+        """A trial with the weights of the trial that was trained for it."""
+        path = (self.settings.checkpoints / source.job_id / f"{source.id}.pt").resolve()
+        return Subject(
+            record.id,
+            Architecture.model_validate(record.architecture),
+            path if path.is_file() else None,
+        )
+
+    def _phase(self, phase: str) -> None:
+        log.info("phase", job=self.job.id, phase=phase)
+        with self.store.write() as session:
+            job_rows.set_phase(session, self.job.id, self.token, phase)
+
+    def fail(self, reason: str) -> None:
+        """End the job as failed, with the reason for the user."""
+        log.error("job failed", job=self.job.id, reason=reason)
+        with self.store.write() as session:
+            job_rows.finish(session, self.job.id, self.token, JobState.FAILED, error=reason)
+
+
+def run(settings: Settings, order: Order) -> Exit:
+    """Run a job to its end, or until it is told to stop."""
+    store = Store(settings.database_url)
+    process: JobProcess | None = None
+    try:
+        process = JobProcess(settings, store, order)
+        ray.init(
+            address=order.ray_address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace=f"{order.job}-{order.token}",
+        )
+        signal.signal(signal.SIGTERM, lambda *_: process.stop())  # after Ray has set its own
+        return process.run()
+    except LeaseLost as error:
+        log.warning("lease lost", job=order.job, reason=str(error))
+        return Exit.LEASE_LOST
+    except StoreUnavailable as error:
+        log.error("store unavailable", job=order.job, reason=str(error))
+        return Exit.STORE_UNAVAILABLE
+    except (NasError, InvalidInput) as error:
+        if process is None:
+            raise
+        process.fail(str(error))
+        return Exit.FINISHED
+    except Exception as error:  # whatever it is, the worker is told, and tries again
+        log.exception("job process crashed", job=order.job)
+        note_crash(settings, order.job, f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    finally:
+        if process is not None:
+            process.stop_file.unlink(missing_ok=True)
+            shutil.rmtree(process.folder / "tune", ignore_errors=True)
+
+
+def main() -> None:
+    """Wait, warm, for an order on standard input; carry it out; the exit code tells the end."""
+    settings = Settings.model_validate_json(os.environ["NAS_JOB_SETTINGS"])
+    configure_logging(settings)
+    line = sys.stdin.readline()
+    if not line:
+        return  # never needed: the worker is gone
+    when_parent_ends(lambda: os._exit(1))
+    code = run(settings, Order.from_line(line))
+    sys.stdout.flush()
+    # not through Python's exit: Ray's threads would only delay it, and all is recorded
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What a worker says to the processes that it starts, and how they answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from nas.settings import Settings
+
+
+class Exit(IntEnum):
+    """How a job's process ends; anything else is a crash."""
+
+    FINISHED = 0
+    DRAINED = 3
+    LEASE_LOST = 4
+    STORE_UNAVAILABLE = 5
+
+
+@dataclass(frozen=True)
+class Order:
+    """Run this job under this lease, on this Ray."""
+
+    job: str
+    token: int
+    ray_address: str
+
+    def to_line(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_line(cls, line: str) -> Order:
+        """Back from its line."""
+        return cls(**json.loads(line))
+
+
+def note_crash(settings: Settings, job: str, reason: str) -> None:
+    """Leave word of why a job's process is about to end unexpectedly."""
+    path = _note(settings, job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(reason, encoding="utf-8")
+
+
+def crash_reason(settings: Settings, job: str) -> str | None:
+    """The word that was left, which is then gone."""
+    path = _note(settings, job)
+    if not path.exists():
+        return None
+    reason = path.read_text(encoding="utf-8")
+    path.unlink()
+    return reason
+
+
+def _note(settings: Settings, job: str) -> Path:
+    return settings.checkpoints / job / "crash.txt"

@@ -1,0 +1,321 @@
+"""The search of one job as a source of segments: rows decide, and every decision becomes a row.
+
+Built anew from the rows whenever a process takes the job up, so it may be killed at any time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from nas.schemas import JobRequest
+from nas.search.errors import SpaceExhausted
+from nas.search.rungs import Rungs
+from nas.search.strategy import Candidate, Strategy
+from nas.states import TrialState
+from nas.store import Store
+from nas.store import trials as trial_rows
+from nas.store.records import JobRecord, TrialRecord
+from nas.training.checkpoint import trim_checkpoint
+from search_spaces import Architecture
+from workers.segments import Assignment, Outcome
+from workers.tuning import Finished
+
+log = structlog.get_logger()
+
+LOST_SEGMENTS = 3
+"""So often may a segment's process die before its trial is called failed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search works with, resolved once per process."""
+
+    job: JobRecord
+    request: JobRequest
+    strategy: Strategy
+    rungs: Rungs[int]
+    costs: Callable[[Architecture], dict[str, float]]
+    checkpoints: Path
+    elapsed: Callable[[], float]
+    draining: Callable[[], bool]
+    kwh_per_core_second: float
+
+
+class Search:
+    """Asks, trains, promotes and records until the budget ends; then says ``Finished``."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self._store = store
+        self._plan = plan
+        self._steps = plan.request.fidelity.rungs()
+        self._held: dict[str, tuple[Candidate, TrialRecord]] = {}
+        self._ids: dict[int, str] = {}
+        self._pending: deque[tuple[str, int]] = deque()
+        self._running: set[str] = set()
+        self._losses: Counter[str] = Counter()
+        self._asked = 0
+        self._trained_steps = 0
+        self._core_seconds = plan.job.search_core_seconds
+        self._exhausted = False
+        self._restore()
+
+    # --- what runs next ---------------------------------------------------------------------
+
+    def next(self) -> Assignment | Finished | None:
+        """The next segment: interrupted, promoted, new, or promoted late."""
+        if self._plan.draining():
+            return Finished()
+        chosen = self._choose()
+        if chosen is None:
+            return None if self._running else Finished()
+        trial, rung = chosen
+        with self._store.write() as session:
+            trial_rows.start(session, trial, self._plan.job.token, rung)
+        self._plan.rungs.start(self._held[trial][1].number, rung)
+        self._running.add(trial)
+        return self._assignment(trial, rung)
+
+    def _choose(self) -> tuple[str, int] | None:
+        if self._pending:
+            return self._pending.popleft()
+        if self._out_of_time():
+            return None
+        if promotion := self._plan.rungs.next_promotion():
+            return self._ids[promotion[0]], promotion[1]
+        if trial := self._ask():
+            return trial, 0
+        # asking has ended: the best of a last, partial rung go on
+        late = self._plan.rungs.drain()
+        return (self._ids[late[0]], late[1]) if late else None
+
+    def _ask(self) -> str | None:
+        while not self._exhausted and not self._asking_ended():
+            try:
+                candidate = self._plan.strategy.ask()
+            except SpaceExhausted:
+                self._exhausted = True
+                return None
+            if self._reuse(candidate):
+                continue
+            with self._store.write() as session:
+                record = trial_rows.insert(
+                    session,
+                    self._plan.job.id,
+                    self._plan.job.token,
+                    architecture=candidate.architecture,
+                    origin=candidate.origin,
+                    seed=self._plan.request.seed,
+                    costs=self._plan.costs(candidate.architecture),
+                )
+            self._hold(candidate, record)
+            self._asked += 1
+            return record.id
+        return None
+
+    def _reuse(self, candidate: Candidate) -> bool:
+        """Take over what an earlier job found for the same architecture, data and recipe."""
+        if not self._plan.request.reuse:
+            return False
+        costs = self._plan.costs(candidate.architecture)
+        with self._store.write() as session:
+            known = trial_rows.reusable(
+                session, candidate.fingerprint, self._plan.job.result_key or ""
+            )
+            if known is None:
+                return False
+            record = trial_rows.insert(
+                session,
+                self._plan.job.id,
+                self._plan.job.token,
+                architecture=candidate.architecture,
+                origin=candidate.origin,
+                seed=self._plan.request.seed,
+                costs=costs,
+                state=TrialState.REUSED,
+                reused_from=known.id,
+                metrics=known.metrics,
+                rung=known.rung,
+            )
+        self._hold(candidate, record)
+        self._plan.strategy.tell(candidate, record.metrics)
+        return True
+
+    def _hold(self, candidate: Candidate, record: TrialRecord) -> None:
+        self._held[record.id] = candidate, record
+        self._ids[record.number] = record.id
+
+    def _assignment(self, trial: str, rung: int) -> Assignment:
+        candidate, record = self._held[trial]
+        return Assignment(
+            trial=trial,
+            rung=rung,
+            to_steps=self._steps[rung],
+            seed=record.seed,
+            architecture=candidate.architecture.canonical_json(),
+            checkpoint=str(self.checkpoint(trial)),
+        )
+
+    def checkpoint(self, trial: str) -> Path:
+        """Where a trial's weights are."""
+        return self._plan.checkpoints / f"{trial}.pt"
+
+    # --- what became of it ------------------------------------------------------------------
+
+    def ended(self, assignment: Assignment, outcome: Outcome) -> None:
+        """Record a segment's end; a failed one ends its trial, an interrupted one waits."""
+        trial = assignment.trial
+        self._running.discard(trial)
+        self._core_seconds += self._seconds_of_cores(outcome)
+        if outcome.kind == "failed":
+            self._fail(trial, outcome.reason or "it gave no reason")
+        elif outcome.kind == "interrupted":
+            with self._store.write() as session:
+                trial_rows.interrupt(session, trial, self._plan.job.token)
+            self._pending.append((trial, assignment.rung))
+        else:
+            self._finish(assignment, outcome)
+
+    def lost(self, assignment: Assignment) -> None:
+        """A segment's actor died: train it again from its checkpoint, but not for ever."""
+        trial = assignment.trial
+        self._running.discard(trial)
+        self._losses[trial] += 1
+        if self._losses[trial] >= LOST_SEGMENTS:
+            self._fail(trial, f"its process died {LOST_SEGMENTS} times (out of memory, perhaps)")
+            return
+        log.warning("segment lost", trial=trial, rung=assignment.rung, times=self._losses[trial])
+        with self._store.write() as session:
+            trial_rows.interrupt(session, trial, self._plan.job.token)
+        self._pending.append((trial, assignment.rung))
+
+    def _seconds_of_cores(self, outcome: Outcome) -> float:
+        seconds = outcome.training_seconds + outcome.evaluation_seconds
+        return seconds * self._plan.request.resources.threads
+
+    def _finish(self, assignment: Assignment, outcome: Outcome) -> None:
+        trial, rung = assignment.trial, assignment.rung
+        top = rung == len(self._steps) - 1
+        self._trained_steps += self._steps[rung] - (self._steps[rung - 1] if rung else 0)
+        with self._store.write() as session:
+            record = trial_rows.finish_rung(
+                session,
+                trial,
+                self._plan.job.token,
+                rung=rung,
+                steps=outcome.steps,
+                metrics=outcome.metrics,
+                training_seconds=outcome.training_seconds,
+                evaluation_seconds=outcome.evaluation_seconds,
+                core_seconds=self._seconds_of_cores(outcome),
+                state=TrialState.COMPLETED if top else TrialState.PAUSED,
+            )
+        candidate, _ = self._held[trial]
+        self._hold(candidate, record)
+        self._plan.strategy.tell(candidate, record.metrics, fidelity=record.fidelity)
+        self._plan.rungs.record(record.number, rung, record.metrics)
+        if top:
+            trim_checkpoint(self.checkpoint(trial))
+        self._stop_hopeless()
+
+    def _fail(self, trial: str, reason: str) -> None:
+        with self._store.write() as session:
+            trial_rows.fail(session, trial, self._plan.job.token, reason)
+        candidate, record = self._held[trial]
+        self._plan.strategy.fail(candidate, reason)
+        self._plan.rungs.fail(record.number)
+        self.checkpoint(trial).unlink(missing_ok=True)
+        log.warning("trial failed", trial=trial, reason=reason)
+
+    def _stop_hopeless(self) -> None:
+        """Once asking has ended, let go of those that cannot be promoted any more."""
+        if not (self._exhausted or self._asking_ended()):
+            return
+        if hopeless := sorted(self._plan.rungs.hopeless()):
+            self._stop([self._ids[number] for number in hopeless])
+            for number in hopeless:
+                self._plan.rungs.stop(number)
+
+    def close(self) -> None:
+        """After the last segment: what is still paused or waiting will not go on."""
+        with self._store.read() as session:
+            left = [
+                t.id
+                for t in trial_rows.all(session, self._plan.job.id, with_curve=False)
+                if t.state in (TrialState.PAUSED, TrialState.WAITING)
+            ]
+        if left:
+            self._stop(left)
+
+    def _stop(self, trials: list[str]) -> None:
+        with self._store.write() as session:
+            trial_rows.stop(session, trials, self._plan.job.token)
+        for trial in trials:
+            path = self.checkpoint(trial)
+            if path.exists():
+                trim_checkpoint(path)
+
+    # --- budget -----------------------------------------------------------------------------
+
+    def _asking_ended(self) -> bool:
+        trials = self._plan.request.budget.trials
+        return (trials is not None and self._asked >= trials) or self._out_of_time()
+
+    def _out_of_time(self) -> bool:
+        """Whether a bound has been met after which no segment starts, promotions included."""
+        budget = self._plan.request.budget
+        spent = (
+            (budget.wall_seconds, self._plan.elapsed()),
+            (budget.full_trainings, self._trained_steps / self._steps[-1]),
+            (budget.energy_kwh, self._core_seconds * self._plan.kwh_per_core_second),
+        )
+        return any(bound is not None and value >= bound for bound, value in spent)
+
+    # --- after a restart --------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        with self._store.write() as session:
+            for record in trial_rows.all(session, self._plan.job.id, with_curve=False):
+                if record.state is TrialState.RUNNING:
+                    trial_rows.interrupt(session, record.id, self._plan.job.token)
+        with self._store.read() as session:
+            records = trial_rows.all(session, self._plan.job.id, with_curve=True)
+        for record in records:
+            architecture = Architecture.model_validate(record.architecture)
+            candidate = self._plan.strategy.adopt(architecture, record.origin)
+            self._hold(candidate, record)
+            if record.state is not TrialState.REUSED:
+                self._asked += 1
+                self._trained_steps += record.steps
+            if record.state is TrialState.WAITING:
+                self._pending.append((record.id, 0))
+        finished = sorted(
+            ((point.finished_at, record, point) for record in records for point in record.curve),
+            key=lambda item: (item[0], item[1].number, item[2].rung),
+        )
+        for _, record, point in finished:
+            self._tell(record, point.rung, point.steps, point.metrics)
+        for record in records:
+            if record.state is TrialState.REUSED:
+                self._plan.strategy.tell(self._held[record.id][0], record.metrics)
+            elif record.state is TrialState.FAILED:
+                self._plan.strategy.fail(self._held[record.id][0], record.error or "")
+                self._plan.rungs.fail(record.number)
+            elif record.state is TrialState.STOPPED:
+                self._plan.rungs.stop(record.number)
+            elif record.state is TrialState.PAUSED and record.active_rung is not None:
+                # it was promoted, and interrupted on its way
+                self._plan.rungs.start(record.number, record.active_rung)
+                self._pending.append((record.id, record.active_rung))
+
+    def _tell(
+        self, record: TrialRecord, rung: int, steps: int, measured: Mapping[str, float]
+    ) -> None:
+        metrics = {**record.metrics, **measured}
+        candidate, _ = self._held[record.id]
+        self._plan.strategy.tell(candidate, metrics, fidelity=steps / self._steps[-1])
+        self._plan.rungs.record(record.number, rung, metrics)

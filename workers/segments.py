@@ -1,0 +1,148 @@
+"""The trainable: one Ray Tune trial trains one (trial, rung) segment on an actor used again."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from ray import tune
+
+from nas.catalogue.tasks import AnyTask
+from nas.errors import NasError, TrialFailed
+from nas.schemas import TrainingRecipe
+from nas.tasks import build_task
+from nas.tasks.base import Task
+from nas.training.segment import Segment, run_segment
+from search_spaces import Architecture
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all segments of a job share; it travels to each actor once."""
+
+    task: AnyTask
+    dataset: Path | None
+    cache: Path
+    recipe: TrainingRecipe
+    max_steps: int
+    threads: int
+    device: str
+    stop_file: Path
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One segment: train a trial's architecture up to a rung's steps, from its checkpoint."""
+
+    trial: str
+    rung: int
+    to_steps: int
+    seed: int
+    architecture: str
+    checkpoint: str
+    verification: bool = False
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What identifies the segment: a verification differs from its trial by the seed."""
+        return self.trial, self.rung, self.seed if self.verification else -1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a segment."""
+
+    kind: Literal["finished", "interrupted", "failed"]
+    steps: int
+    metrics: dict[str, float]
+    training_seconds: float
+    evaluation_seconds: float
+    reason: str | None = None
+
+    def to_result(self) -> dict[str, Any]:
+        """As a Tune result, which ends the Tune trial."""
+        return {"outcome": json.dumps(asdict(self)), "done": True}
+
+    @classmethod
+    def from_result(cls, result: dict[str, Any]) -> Outcome:
+        """Back from a Tune result."""
+        return cls(**json.loads(result["outcome"]))
+
+
+class SegmentTrainable(tune.Trainable):
+    """Trains whatever segment its actor is given next; data and imports stay warm in between."""
+
+    def setup(  # type: ignore[override]  # how tune.with_parameters passes it
+        self, config: dict[str, Any], bench: Bench
+    ) -> None:
+        """Take the first segment; the data are loaded once an actor."""
+        torch.set_num_threads(bench.threads)
+        self.bench = bench
+        self.assignment = Assignment(**config)
+        self.task: Task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next segment."""
+        self.assignment = Assignment(**new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train the segment to its end, or until the job is told to stop."""
+        with StopFlag(self.bench.stop_file) as flag:
+            return _train(self.bench, self.assignment, self.task, flag).to_result()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: segments keep their own checkpoints, by temporary file and replacement."""
+
+
+class StopFlag:
+    """Whether the job has been told to stop, looked up beside the training and not within it."""
+
+    def __init__(self, path: Path, seconds: float = 0.2) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self.raised = False
+
+    def __enter__(self) -> StopFlag:
+        self.raised = self._path.exists()
+        threading.Thread(target=self._watch, name="stop-flag", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self.raised and not self._ended.wait(self._seconds):
+            self.raised = os.path.exists(self._path)
+
+
+def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> Outcome:
+    segment = Segment(
+        architecture=Architecture.model_validate_json(assignment.architecture),
+        recipe=bench.recipe,
+        max_steps=bench.max_steps,
+        to_steps=assignment.to_steps,
+        seed=assignment.seed,
+        checkpoint=Path(assignment.checkpoint),
+        threads=bench.threads,
+        device=bench.device,
+    )
+    try:
+        result = run_segment(segment, task, should_stop=lambda: flag.raised)
+    except TrialFailed as error:
+        return Outcome("failed", 0, {}, 0.0, 0.0, str(error))
+    except (NasError, OSError, RuntimeError, ValueError) as error:
+        return Outcome("failed", 0, {}, 0.0, 0.0, f"{type(error).__name__}: {error}")
+    return Outcome(
+        "finished" if result.finished else "interrupted",
+        result.steps,
+        dict(result.metrics),
+        result.training_seconds,
+        result.evaluation_seconds,
+    )

@@ -1,0 +1,143 @@
+"""Ray Tune as the engine: segments are its trials, and what it is told to run next is all ours.
+
+Its scheduler stays FIFO. Nothing that Tune keeps is relied upon after a crash: rows are the truth.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from nas.schemas import Resources
+from workers.segments import Assignment, Bench, Outcome, SegmentTrainable
+
+
+class Finished:
+    """There is nothing left to run."""
+
+
+class Source(Protocol):
+    """Decides what runs next and takes what came of it; called in Tune's loop, so it is quick."""
+
+    def next(self) -> Assignment | Finished | None:
+        """The next segment; None: not now, others must end first."""
+
+    def ended(self, assignment: Assignment, outcome: Outcome) -> None:
+        """A segment came to an end."""
+
+    def lost(self, assignment: Assignment) -> None:
+        """A segment's process died under it."""
+
+
+class InTurn:
+    """Several sources, one after the other, on the same warm actors."""
+
+    def __init__(self, *phases: tuple[str, Source], begin: Callable[[str], None]) -> None:
+        self._phases = list(phases)
+        self._begin = begin
+        self._owner: dict[tuple[str, int, int], Source] = {}
+        begin(phases[0][0])
+
+    def next(self) -> Assignment | Finished | None:
+        """The next segment of the current source, or of the one after it."""
+        while self._phases:
+            source = self._phases[0][1]
+            chosen = source.next()
+            if not isinstance(chosen, Finished):
+                if chosen is not None:
+                    self._owner[chosen.key] = source
+                return chosen
+            self._phases.pop(0)
+            if self._phases:
+                self._begin(self._phases[0][0])
+        return Finished()
+
+    def ended(self, assignment: Assignment, outcome: Outcome) -> None:
+        """To the source that gave the segment."""
+        self._owner.pop(assignment.key).ended(assignment, outcome)
+
+    def lost(self, assignment: Assignment) -> None:
+        """To the source that gave the segment."""
+        self._owner.pop(assignment.key).lost(assignment)
+
+
+class SegmentSearcher(Searcher):
+    """Adapts a source of segments to Tune's suggest and complete."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(metric="outcome", mode="min")
+        self._source: Source | None = source
+        self._running: dict[str, Assignment] = {}
+
+    def suggest(  # type: ignore[override]  # Tune takes FINISHED, a string, too
+        self, trial_id: str
+    ) -> dict[str, Any] | str | None:
+        """The next segment as a Tune configuration."""
+        if self._source is None:
+            return str(Searcher.FINISHED)
+        chosen = self._source.next()
+        if chosen is None:
+            return None
+        if isinstance(chosen, Finished):
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = chosen
+        return asdict(chosen)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Hand the outcome on; a segment without one has lost its actor."""
+        assignment = self._running.pop(trial_id, None)
+        if assignment is None or self._source is None:
+            return
+        if error or not result or "outcome" not in result:
+            self._source.lost(assignment)
+        else:
+            self._source.ended(assignment, Outcome.from_result(result))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: rows are the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: rows are the truth."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles whatever it can reach: keep database engines and strategies out of it
+        return {**self.__dict__, "_source": None}
+
+
+def run_segments(source: Source, bench: Bench, resources: Resources, scratch: Path) -> None:
+    """Run what the source gives until it is finished; ``scratch`` is Tune's own and goes away."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    trainable = tune.with_resources(
+        tune.with_parameters(SegmentTrainable, bench=bench),
+        {"cpu": resources.threads, "gpu": resources.gpus},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=SegmentSearcher(source),
+            num_samples=-1,
+            max_concurrent_trials=resources.trials_at_once,
+            reuse_actors=True,
+            metric="outcome",
+            mode="min",
+        ),
+        run_config=tune.RunConfig(
+            name="segments",
+            storage_path=str(scratch.resolve()),
+            verbose=0,
+            log_to_file=False,
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
