@@ -106,7 +106,8 @@ def _parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_JsonLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise MalformedDocument(f"not YAML that says what JSON can: {error}") from error
-    except ValueError as error:
+    except (ValueError, LookupError) as error:
+        # what PyYAML lets through of a value that its tag does not fit
         raise MalformedDocument(f"a value of the YAML cannot be read: {error}") from error
 
 
@@ -133,12 +134,14 @@ class _JsonLoader(yaml.SafeLoader):
         """An object, whose keys are strings and distinct."""
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:str" or key.value in seen:
-                what = "is given twice" if key.value in seen else "is not a string"
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} {what}", key.start_mark
-                )
-            seen.add(key.value)
+            if key.tag != "tag:yaml.org,2002:str":
+                refused = "a key must be a string"
+            elif key.value in seen:
+                refused = f"the key {key.value!r} is given twice"
+            else:
+                seen.add(key.value)
+                continue
+            raise yaml.constructor.ConstructorError(None, None, refused, key.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 

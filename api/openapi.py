@@ -61,6 +61,7 @@ def _finished(document: dict[str, Any]) -> dict[str, Any]:
             _problems_under_their_type(operation)
             _yaml_beside_json(operation)
             _parameters_without_null(operation)
+    _lengths_of_lists(document["components"]["schemas"])
     _discriminators_required(document["components"]["schemas"])
     return document
 
@@ -87,6 +88,15 @@ def _parameters_without_null(operation: dict[str, Any]) -> None:
         if len(members) == 1:
             del schema["anyOf"]
             schema.update(members[0])
+
+
+def _lengths_of_lists(schemas: dict[str, Any]) -> None:
+    """Bounds on a list that is validated first come out as those of a string."""
+    for place in _objects(schemas):
+        if place.get("type") == "array":
+            for wrong, right in (("minLength", "minItems"), ("maxLength", "maxItems")):
+                if wrong in place:
+                    place[right] = place.pop(wrong)
 
 
 def _discriminators_required(schemas: dict[str, Any]) -> None:

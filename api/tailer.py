@@ -11,9 +11,8 @@ from typing import Protocol
 
 from starlette.concurrency import run_in_threadpool
 
-from nas.errors import NasError
+from nas.errors import NasError, NotFound
 from nas.schemas import Event
-from nas.states import JobState
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class EventLog(Protocol):
         """The last seq of each of these jobs that exists, in one query."""
 
     def events(self, job_id: str, after: int) -> Sequence[Event]:
-        """The next events of a job after that seq, in order; nothing when there are none."""
+        """The next events of a job after that seq, in order; NotFound when the job is gone."""
 
 
 @dataclass
@@ -101,15 +100,16 @@ class Tailer:
                 changed = watch.changed
                 events = watch.since(after)
                 if events is None:
-                    events = list(await run_in_threadpool(self._log.events, job_id, after))
+                    try:
+                        events = list(await run_in_threadpool(self._log.events, job_id, after))
+                    except NotFound:
+                        return  # deleted meanwhile, so it had ended
                     if not events and watch.cursor is None:
                         watch.cursor = after
-                    elif not events and watch.since(after) is None:
-                        return  # the log has lost what it had: the job was deleted
                 for event in events:
                     yield event
                     after = event.seq
-                    ended = ended or is_last(event)
+                    ended = ended or event.last
                 if not events:
                     if ended or watch.gone:
                         return
@@ -145,8 +145,3 @@ class Tailer:
             job_id: self._log.events(job_id, cursors[job_id]) if head > cursors[job_id] else ()
             for job_id, head in heads.items()
         }
-
-
-def is_last(event: Event) -> bool:
-    """Whether it tells that its job has ended; exports alone may still follow."""
-    return event.type == "job" and JobState(event.data["state"]).final

@@ -145,26 +145,23 @@ class Client:
 
         patience: for how many seconds a lost service is tried again before ServiceUnreachable.
         """
-        pause, lost_since = FIRST_PAUSE_SECONDS, None
+        pause, reached = FIRST_PAUSE_SECONDS, time.monotonic()
         ended = False
         while True:
-            before = after
             try:
                 for event in self._stream(job_id, after):
-                    after, lost_since, pause = event.seq, None, FIRST_PAUSE_SECONDS
+                    after, ended = event.seq, ended or event.last
+                    pause, reached = FIRST_PAUSE_SECONDS, time.monotonic()
                     yield event
-                if ended and after == before:
+                if ended:
                     return
-                # the stream closes after the job's last event, and when the service stops: asked
-                # once more after the job is known to have ended, an empty stream tells the one
-                # from the other
+                # a stream also closes when the service stops; if the job has ended, whatever there
+                # still is of it comes with one more connection
                 ended = self.job(job_id).state.final
-                if ended or after > before:
-                    continue
-            except ServiceUnreachable as error:
-                lost_since = lost_since or time.monotonic()
-                if time.monotonic() - lost_since > patience:
-                    raise error
+                reached = time.monotonic()
+            except (ServiceUnreachable, ServiceError) as error:
+                if not _passing(error) or time.monotonic() - reached > patience:
+                    raise
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -376,6 +373,11 @@ class Client:
             reason = f"what answers is not ours: {response.status_code} {response.reason_phrase}"
             raise ServiceUnreachable(self.url, reason) from error
         raise ServiceError(problem)
+
+
+def _passing(error: ServiceUnreachable | ServiceError) -> bool:
+    """Whether the same may succeed a little later."""
+    return isinstance(error, ServiceUnreachable) or error.problem.status == 503
 
 
 def _json(value: JobRequest | Mapping[str, Any]) -> bytes:

@@ -49,9 +49,7 @@ def progress(overview: Overview, settings: Settings, now: datetime) -> schemas.P
     last = [(rung, n) for rung, n in counts.last_rungs.items() if rung is not None]
     steps = sum(n * rung_steps[rung] for rung, n in last)
     spent = steps / record.max_steps
-    elapsed = record.elapsed_seconds
-    if record.running_since is not None:
-        elapsed += max(0.0, (now - record.running_since).total_seconds())
+    elapsed = _elapsed(record, now)
     fraction = _fraction(record, counts, spent, elapsed, settings)
     return schemas.Progress(
         trials={state: counts.states[state] for state in TrialState},
@@ -158,6 +156,14 @@ def dataset(record: DatasetRecord) -> schemas.Dataset:
 def event(record: EventRecord) -> schemas.Event:
     """An event."""
     return schemas.Event(seq=record.seq, type=record.type, at=record.at, data=record.data)
+
+
+def _elapsed(record: JobRecord, now: datetime) -> float:
+    if record.running_since is None:
+        return record.elapsed_seconds
+    # a worker that is lost has run until its lease ended
+    until = now if record.lease_expires is None else min(now, record.lease_expires)
+    return record.elapsed_seconds + max(0.0, (until - record.running_since).total_seconds())
 
 
 def _fraction(

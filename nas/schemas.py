@@ -311,3 +311,8 @@ class Event(Response):
     type: str
     at: datetime
     data: dict[str, Any]
+
+    @property
+    def last(self) -> bool:
+        """Whether it tells that the job has ended; only exports may still follow."""
+        return self.type == "job" and JobState(self.data["state"]).final

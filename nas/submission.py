@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.spaces import default_space, space_names
-from nas.catalogue.tasks import PYTHON_SOURCE, ListOps, TextLM
+from nas.catalogue.tasks import PYTHON_SOURCE, TextLM
 from nas.schemas import Constraint, JobRequest
 from search_spaces import SearchSpace, SpaceDefinition, load_space
 from search_spaces.errors import InvalidInput, Problem, pointer
@@ -113,13 +113,6 @@ def _unusable(request: JobRequest, sizes: Sizes) -> list[Problem]:
         problems.append(Problem("/budget", "a budget needs a bound", tuple(bounds)))
     if isinstance(task, TextLM):
         problems += _unusable_text(task, sizes)
-    if isinstance(task, ListOps) and task.min_length >= task.max_length:
-        problems.append(
-            Problem(
-                "/task/min_length",
-                f"{task.min_length} is not less than max_length, {task.max_length}",
-            )
-        )
     problems += (
         Problem(pointer(where), "must be a finite number")
         for where in _infinite(request.model_dump())

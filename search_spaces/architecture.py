@@ -1,4 +1,4 @@
-"""The genotype of one Transformer: an immutable value with canonical JSON, fingerprint and validity.
+"""The genotype of one Transformer: an immutable value, its canonical JSON and its validity.
 
 An architecture is a cycle of ``layers`` run ``repeats`` times with the same weights: a plain
 Transformer has repeats = 1, ALBERT one layer and many repeats, a Universal Transformer the same
@@ -75,7 +75,11 @@ class Architecture(Value):
             raise PydanticCustomError(
                 "invalid_architecture",
                 "{message}",
-                {"message": problem.message, "pointer": problem.pointer, "allowed": problem.allowed},
+                {
+                    "message": problem.message,
+                    "pointer": problem.pointer,
+                    "allowed": problem.allowed,
+                },
             )
         return self
 
@@ -85,7 +89,9 @@ def _heads_divide_width(arch: Architecture, causal: bool) -> Iterator[Problem]:
         if arch.width % layer.heads:
             divisors = tuple(str(h) for h in range(1, 65) if arch.width % h == 0)
             yield Problem(
-                f"/layers/{i}/heads", f"{layer.heads} heads do not divide width {arch.width}", divisors
+                f"/layers/{i}/heads",
+                f"{layer.heads} heads do not divide width {arch.width}",
+                divisors,
             )
 
 
@@ -95,7 +101,7 @@ def _positions_taken(arch: Architecture, causal: bool) -> Iterator[Problem]:
         if arch.position not in allowed:
             yield Problem(
                 "/position",
-                f"{layer.attention.type} attention (layer {i}) cannot take {arch.position} positions",
+                f"{layer.attention.type} (layer {i}) cannot take {arch.position} positions",
                 tuple(p for p in POSITIONS if p in allowed),
             )
         elif arch.position == "rotary" and (arch.width // layer.heads) % 2:

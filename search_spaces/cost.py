@@ -17,7 +17,7 @@ FLOAT_BYTES = 4
 class Cost:
     """Costs of one part for one forward pass of a batch.
 
-    parameters: trainable scalars.  flops: the worst case.  flops_low: the least that data can lead to.
+    parameters: trainable scalars.  flops: the worst case.  flops_low: the least that data lead to.
     live_bytes: most bytes alive at once inside the part in inference, beyond its input and weights,
     its output included.  saved_bytes: what it keeps for the backward pass in training, beyond its
     input and weights.

@@ -27,8 +27,8 @@ ADAPTIVE_REPEATS = (2, 3, 4)
 T = TypeVar("T")
 OneOrMore: TypeAlias = Annotated[
     tuple[T, ...],
-    Field(min_length=1, max_length=64),
     BeforeValidator(lambda w: w if isinstance(w, list | tuple) else (w,)),
+    Field(min_length=1, max_length=64),
 ]
 
 

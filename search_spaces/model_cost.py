@@ -34,15 +34,18 @@ class ModelCost:
 
 @lru_cache(maxsize=65536)
 def _layer(layer: Layer, batch: int, length: int, width: int, causal: bool) -> Cost:
-    """Both blocks of a layer, norms and joins left out."""
+    """Both blocks of a pre-norm layer between its input and its output, norms left out."""
     a = layer.attention.cost(batch, length, width, layer.heads, causal)
     f = layer.feedforward.cost(batch, length, width, causal)
+    stream = FLOAT_BYTES * batch * length * width
     return Cost(
         a.parameters + f.parameters,
         a.flops + f.flops,
         a.flops_low + f.flops_low,
-        max(a.live_bytes, f.live_bytes),
-        a.saved_bytes + f.saved_bytes,
+        # beside the normed input, and for the second block beside the sum so far as well
+        max(a.live_bytes + stream, f.live_bytes + 2 * stream),
+        # and each norm keeps its input and, through the block that follows, its output
+        a.saved_bytes + f.saved_bytes + 4 * stream,
     )
 
 
@@ -73,26 +76,28 @@ def model_cost(
     halting = _halting(arch.halting, B, N, D, arch.repeats)
     fewest, most = arch.halting.cycles(arch.repeats)
 
-    norm = (2 if arch.norm == "layer_norm" else 1) * D
+    layer_norm = arch.norm == "layer_norm"
+    norm = 2 * D if layer_norm else D
     inner = sum(c.parameters + 2 * norm for c in built) + norm + halting.parameters
     tables = D * (vocab_size + (longest if arch.position == "learned" else 0) + num_outputs)
-    head_flops = 2 * B * (N if head == "token" else 1) * D * num_outputs
-    flops = sum(c.flops for c in layers)
-    flops_low = sum(c.flops_low for c in layers)
+    answers = B * (N if head == "token" else 1)
+    head_flops = 2 * answers * D * num_outputs
 
     weights = FLOAT_BYTES * (inner + tables)
     stream = FLOAT_BYTES * B * N * D
-    logits = FLOAT_BYTES * B * (N if head == "token" else 1) * num_outputs
-    # a block runs beside the stream and its normed copy; the head beside the normed stream
-    live = max(2 * stream + max(c.live_bytes for c in layers) + halting.live_bytes, 2 * stream + logits)
-    # each norm keeps its input and, through the block that follows, its output
-    saved = most * sum(c.saved_bytes + 4 * stream for c in layers)
-    saved += halting.saved_bytes + 2 * stream + 2 * logits
+    logits = FLOAT_BYTES * answers * num_outputs
+    # callers hold the embeddings, the input of the cycle and the input of the layer
+    held = stream * (2 if arch.repeats > 1 else 1)
+    inputs = [held + (stream if i else 0) for i in range(arch.depth)]
+    live = halting.live_bytes + max(x + c.live_bytes for x, c in zip(inputs, layers, strict=True))
+    statistics = FLOAT_BYTES * B * N * (2 if layer_norm else 1)
+    saved = most * sum(c.saved_bytes + 2 * statistics for c in layers) + halting.saved_bytes
+    saved += 2 * stream + statistics + 2 * logits  # the last norm; the logits and their softmax
     return ModelCost(
         parameters=inner + tables,
         non_embedding_parameters=inner,
-        flops=most * flops + halting.flops + head_flops,
-        flops_low=fewest * flops_low + halting.flops_low + head_flops,
-        peak_memory_mb=(weights + live) / MEGABYTE,
+        flops=most * sum(c.flops for c in layers) + halting.flops + head_flops,
+        flops_low=fewest * sum(c.flops_low for c in layers) + halting.flops_low + head_flops,
+        peak_memory_mb=(weights + max(live, held + 2 * stream + logits)) / MEGABYTE,
         training_memory_mb=(4 * weights + saved) / MEGABYTE,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
 from pydantic import (
     ConfigDict,
@@ -49,6 +49,14 @@ class _Sparse(Value):
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        # it is written by the function above, which has no schema: that of the fields holds
+        fields = {key: part for key, part in schema.items() if key != "serialization"}
+        return handler(cast(CoreSchema, fields))
 
 
 class Conditions(_Sparse):
@@ -130,7 +138,8 @@ class Option(_Sparse, Generic[S]):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        own = handler.resolve_ref_schema(handler(schema))["properties"]
+        whole = super().__get_pydantic_json_schema__(schema, handler)
+        own = handler.resolve_ref_schema(whole)["properties"]
         forms: list[dict[str, Any]] = [{"type": "string", "enum": list(cls.registry)}]
         specs: Mapping[str, ClassOf[Spec]] = cls.registry
         for name, spec in specs.items():

@@ -29,7 +29,7 @@ class Registry(Mapping[str, type[S]], Generic[S]):
 
     def union(self) -> Any:
         """The union of the classes, for pydantic to discriminate on ``type``."""
-        # a one-member union cannot be discriminated: Union[X] is X, whose Literal type checks itself
+        # Union[X] is X, which cannot be discriminated and need not: its Literal checks itself
         return Union[tuple(self._specs.values())]  # noqa: UP007 - built at run time
 
 

@@ -1,4 +1,4 @@
-"""Databases to test against: SQLite files and a real PostgreSQL."""
+"""Databases to test against, SQLite files and a real PostgreSQL, and a laboratory over each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
 
-from nas.store import Store, migrate
+from nas.schemas import JobRequest
+from nas.states import TrialState
+from nas.store import Store, jobs, leases, migrate, trials
+from nas.store.records import JobRecord, TrialRecord
 from nas.store.tables import Base
+from nas.submission import digest, resolve
+from search_spaces.architecture import Architecture
+
+STEPS = (30, 90, 270)
+"""Of the rungs of a job that does not say otherwise."""
 
 _counter = itertools.count()
 
@@ -99,3 +110,120 @@ def _execute(url: str, *statements: str) -> None:
         for statement in statements:
             connection.execute(text(statement))
     engine.dispose()
+
+
+class Laboratory:
+    """Makes jobs and trials in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._session: Session | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Everything in this block is one transaction."""
+        with self.store.write() as self._session:
+            yield
+        self._session = None
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """The transaction of ``together``, or one of its own."""
+        if self._session is not None:
+            yield self._session
+        else:
+            with self.store.write() as session:
+                yield session
+
+    def queue(self, **changes: Any) -> str:
+        """A queued job; returns its id."""
+        request = JobRequest.model_validate({"task": {"name": "text_lm"}, **changes})
+        resolved = resolve(request, {})
+        with self.writing() as session:
+            record, _ = jobs.create(
+                session,
+                project=request.project,
+                name=request.name,
+                request=resolved.request,
+                request_hash=digest(request),
+                idempotency_key=None,
+                space=resolved.space,
+                space_definition=resolved.space_definition,
+                task=request.task.name,
+                dataset=resolved.dataset,
+                max_steps=request.fidelity.max_steps,
+            )
+        return record.id
+
+    def claim(self, worker: str = "worker", lease_seconds: float = 60.0) -> JobRecord:
+        """The next job, claimed."""
+        with self.writing() as session:
+            record = leases.claim_job(session, worker, lease_seconds)
+        assert record is not None
+        return record
+
+    def running(self, **changes: Any) -> JobRecord:
+        """A new job, claimed; there must be no other to claim."""
+        job_id = self.queue(**changes)
+        record = self.claim()
+        assert record.id == job_id
+        return record
+
+    def insert(self, job: JobRecord, index: int = 0, **arguments: Any) -> TrialRecord:
+        """A waiting trial, or as the arguments say."""
+        arguments = {"origin": "random", "seed": index, "costs": {}, **arguments}
+        with self.writing() as session:
+            return trials.insert(
+                session, job.id, job.token, architecture=architecture(index), **arguments
+            )
+
+    def train(
+        self,
+        job: JobRecord,
+        trial: TrialRecord,
+        metrics: Mapping[str, float],
+        rung: int = 2,
+        state: TrialState | None = None,
+    ) -> TrialRecord:
+        """Bring a trial to a rung; to completion at the last."""
+        reached = TrialState.COMPLETED if rung == 2 else TrialState.PAUSED
+        with self.writing() as session:
+            trials.start(session, trial.id, job.token, rung)
+            return trials.finish_rung(
+                session,
+                trial.id,
+                job.token,
+                rung=rung,
+                steps=STEPS[rung],
+                metrics=metrics,
+                training_seconds=2.0,
+                evaluation_seconds=1.0,
+                state=state or reached,
+            )
+
+    def record(self, job_id: str) -> JobRecord:
+        """The job as it is."""
+        with self.store.read() as session:
+            return jobs.record(session, job_id)
+
+    def trial(self, trial_id: str) -> TrialRecord:
+        """The trial as it is."""
+        with self.store.read() as session:
+            return trials.get(session, trial_id, with_curve=True)
+
+
+def architecture(index: int) -> Architecture:
+    """A different architecture for each number; every third is homogeneous with two layers."""
+    full = {"attention": {"type": "full"}, "feedforward": {"type": "dense"}}
+    linear = {"attention": {"type": "linear"}, "feedforward": {"type": "dense"}}
+    layers = [full, full] if index % 3 == 0 else [full, linear]
+    return Architecture.model_validate(
+        {"width": 8 * (1 + index % 1000), "repeats": 1 + index // 1000, "layers": layers}
+        | {"position": "sinusoidal"}
+    )
+
+
+@pytest.fixture
+def lab(store: Store) -> Laboratory:
+    """A laboratory over each kind of database."""
+    return Laboratory(store)

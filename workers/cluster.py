@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import threading
 from types import TracebackType
@@ -19,6 +20,7 @@ from nas.errors import Unsupported
 from workers.processes import Child, Identity, descendants_of, reap, when_parent_ends
 
 START_SECONDS = 90.0
+REACH_SECONDS = 5.0
 
 LEAN_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,8 +45,10 @@ class Cluster:
         self.address = address
 
     def __enter__(self) -> Cluster:
-        if self._given == "local":
+        if self.private:
             self.start()
+        else:
+            self._reach()
         return self
 
     def __exit__(
@@ -74,6 +78,16 @@ class Cluster:
             self._holder.identity,
             *(descendants_of(self._holder.process.pid) or self._descendants),
         ]
+
+    def _reach(self) -> None:
+        """Make sure that something listens at the given address, before a job waits for it."""
+        host, _, port = self._given.rpartition(":")
+        if not host or not port.isdigit():
+            raise Unsupported(f"{self._given} is no Ray address: give HOST:PORT, or local")
+        try:
+            socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        except OSError as error:
+            raise Unsupported(f"no Ray answers at {self._given}: {error.strerror}") from error
 
     def start(self) -> None:
         """Start a private Ray.

@@ -219,7 +219,7 @@ class Search:
         self._plan.strategy.tell(candidate, record.metrics, fidelity=record.fidelity)
         self._plan.rungs.record(record.number, rung, record.metrics)
         if top:
-            trim_checkpoint(self.checkpoint(trial))
+            self._trim(trial)
         self._stop_hopeless()
 
     def _fail(self, trial: str, reason: str) -> None:
@@ -255,9 +255,13 @@ class Search:
         with self._store.write() as session:
             trial_rows.stop(session, trials, self._plan.job.token)
         for trial in trials:
-            path = self.checkpoint(trial)
-            if path.exists():
-                trim_checkpoint(path)
+            self._trim(trial)
+
+    def _trim(self, trial: str) -> None:
+        """What will not be trained on keeps its weights alone."""
+        path = self.checkpoint(trial)
+        if path.exists():
+            trim_checkpoint(path)
 
     # --- budget -----------------------------------------------------------------------------
 
@@ -292,6 +296,7 @@ class Search:
                 self._asked += 1
                 self._trained_steps += record.steps
             if record.state is TrialState.WAITING:
+                self._plan.rungs.start(record.number, 0)
                 self._pending.append((record.id, 0))
         finished = sorted(
             ((point.finished_at, record, point) for record in records for point in record.curve),

@@ -1,4 +1,4 @@
-"""What proposes architectures: names and settings; ``nas/search/strategies/`` has the other half."""
+"""What proposes architectures: names and settings; ``nas/search/strategies/`` has the rest."""
 
 from __future__ import annotations
 

@@ -59,6 +59,7 @@ class TextLM(TaskConfig):
     sequence_length: Annotated[int, Field(ge=16, le=65536)] = 512
 
     def shape(self) -> TaskShape:
+        """What its model takes and gives."""
         return TaskShape(BYTES, BYTES, self.sequence_length, causal=True, head="token")
 
     def held_out_bytes(self, size: int) -> int:
@@ -87,6 +88,7 @@ class ImageClassification(TaskConfig):
     dataset: Literal["digits"] = "digits"
 
     def shape(self) -> TaskShape:
+        """What its model takes and gives."""
         return TaskShape(17, 10, DIGITS_PIXELS, causal=False, head="pooled")
 
 
@@ -121,6 +123,7 @@ class ListOps(TaskConfig):
         return self
 
     def shape(self) -> TaskShape:
+        """What its model takes and gives."""
         return TaskShape(LISTOPS_TOKENS, 10, self.max_length, causal=False, head="pooled")
 
 

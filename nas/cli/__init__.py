@@ -1,4 +1,4 @@
-"""The ``nas`` command: the composition root, which alone sees the service, the workers and the engine."""
+"""The ``nas`` command: the composition root, which alone sees all other rooms."""
 
 from nas.cli.app import main
 

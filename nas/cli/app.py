@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -35,13 +36,15 @@ def _print_version(wanted: bool) -> None:
 def root(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Neural architecture search for efficient Transformers."""
 
 
-for panel, commands in {
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     OVER_HTTP: {
         "submit": jobs.submit,
         "jobs": jobs.list_jobs,
@@ -69,12 +72,18 @@ for panel, commands in {
         "strategies": catalogue.strategies,
         "metrics": catalogue.metrics,
     },
-}.items():
+}
+DATA_COMMANDS: dict[str, Callable[..., None]] = {
+    "add": data.add,
+    "list": data.list_datasets,
+    "rm": data.remove,
+}
+for panel, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 
 _data = typer.Typer(no_args_is_help=True, help="Your own data sets, kept by the service.")
-for name, command in {"add": data.add, "list": data.list_datasets, "rm": data.remove}.items():
+for name, command in DATA_COMMANDS.items():
     _data.command(name)(command)
 app.add_typer(_data, name="data", rich_help_panel=OVER_HTTP)
 

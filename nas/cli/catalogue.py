@@ -214,9 +214,13 @@ def _print_space(space: dict[str, Any], as_json: bool) -> None:
         ]
     )
     said = {"name", "version", "causal", "description"}
-    choices = {k: v for k, v in space["definition"].items() if k not in said and v not in (None, [])}
+    choices = {
+        k: v for k, v in space["definition"].items() if k not in said and v not in (None, [])
+    }
     typer.echo()
-    typer.echo(yaml.safe_dump(choices, sort_keys=False, default_flow_style=None, width=100).rstrip())
+    typer.echo(
+        yaml.safe_dump(choices, sort_keys=False, default_flow_style=None, width=100).rstrip()
+    )
 
 
 def _settings(defaults: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from nas.cli.output import (
     state_text,
 )
 from nas.states import JobState
+from nas.summary import short
 
 if TYPE_CHECKING:
     from nas.client import Client
@@ -161,9 +162,7 @@ def delete(
         typer.echo(f"job {job_id} is deleted")
 
 
-def _act(
-    action: Callable[[Client, str], Job], job: str, url: str | None, as_json: bool
-) -> None:
+def _act(action: Callable[[Client, str], Job], job: str, url: str | None, as_json: bool) -> None:
     with connect(url) as client:
         changed = action(client, resolve(client, job))
     if as_json:
@@ -226,6 +225,7 @@ def _fields(job: Job) -> list[tuple[str, Any]]:
 
 def _bound(constraint: dict[str, Any]) -> str:
     low, high = constraint.get("min"), constraint.get("max")
-    left = f"{low:g} ≤ " if low is not None else ""
-    right = f" ≤ {high:g}" if high is not None else ""
-    return f"{left}{constraint['metric']}{right}"
+    metric = constraint["metric"]
+    left = f"{short(metric, low)} ≤ " if low is not None else ""
+    right = f" ≤ {short(metric, high)}" if high is not None else ""
+    return f"{left}{metric}{right}"

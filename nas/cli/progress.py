@@ -128,7 +128,7 @@ def line(job: Job) -> str:
     best = ", ".join(f"{name} {short(name, value)}" for name, value in progress.best.items())
     parts = [
         f"{duration(progress.elapsed_seconds):>11}",
-        f"{job.state} ({progress.phase})" if progress.phase else str(job.state),
+        f"{job.state} ({phase})" if (phase := _phase(job)) else str(job.state),
         f"{progress.fraction:4.0%}",
         trials,
         f"best: {best}" if best else "",
@@ -146,8 +146,8 @@ def view(job: Job) -> Any:
 
     progress = job.progress
     head = Text.assemble((job.name, "bold"), "  ", (job.id, "dim"), "  ", state_text(job.state))
-    if progress.phase and not job.state.final:
-        head.append(f" · {progress.phase}")
+    if phase := _phase(job):
+        head.append(f" · {phase}")
     bar = Table.grid(padding=(0, 1))
     bar.add_row(
         ProgressBar(total=1.0, completed=progress.fraction, width=2 * BAR),
@@ -167,6 +167,11 @@ def view(job: Job) -> Any:
         grid.add_row(f"best {name}", Text(short(name, value)))
     grid.add_row("spent", Text(_spent(job)))
     return Group(head, bar, grid)
+
+
+def _phase(job: Job) -> str:
+    """What a running job is at; elsewhere the state says all."""
+    return job.progress.phase if job.state == JobState.RUNNING else ""
 
 
 def _trial_counts(job: Job) -> list[str]:

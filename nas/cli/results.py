@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.connection import JobArgument, Url, command, connect, resolve, resolve_trial
+from nas.cli.connection import JobArgument, Url, connect, resolve, resolve_trial
 from nas.cli.output import Json, bad_input, console, print_json, print_table, state_text
 from nas.errors import NasError
 from nas.states import ExportState, TrialState
@@ -248,7 +248,8 @@ def _print_front(front: Front) -> None:
 
     def row(trial: Trial) -> tuple[Any, ...]:
         return (
-            f"{trial.number}{' ◆' if trial.id == front.knee else ''}",
+            "◆" if trial.id == front.knee else "",
+            trial.number,
             *((trial.id,) if wide else ()),
             *_values(trial, front.objectives),
             *((f"{trial.fidelity:.0%}",) if partial else ()),
@@ -256,8 +257,8 @@ def _print_front(front: Front) -> None:
             one_line(trial.architecture),
         )
 
-    headers = ("nr", *(("trial",) if wide else ()), *front.objectives, *extra, "architecture")
-    columns = {"right": front.objectives, "fold": ("architecture",)}
+    headers = ("", "nr", *(("trial",) if wide else ()), *front.objectives, *extra, "architecture")
+    columns = {"right": ("nr", *front.objectives), "fold": ("architecture",)}
     print_table(
         headers,
         map(row, front.items),
@@ -265,14 +266,15 @@ def _print_front(front: Front) -> None:
         **columns,  # type: ignore[arg-type]
     )
     if front.homogeneous:
+        typer.echo()
         print_table(
             headers,
             map(row, front.homogeneous),
-            title="the best with the same block in every layer, to compare",
+            title="The best with the same block in every layer, to compare",
             **columns,  # type: ignore[arg-type]
         )
-    knee = "  ◆ knee" if front.knee else ""
-    typer.echo(f"hypervolume {front.hypervolume:.4f}{knee}")
+    knee = "◆ knee, " if front.knee else ""
+    typer.echo(f"\n{knee}hypervolume {front.hypervolume:.4f}")
 
 
 def _values(trial: Trial, metrics: Sequence[str]) -> list[str]:

@@ -177,5 +177,6 @@ def _check_worker_parts(otherwise: str) -> None:
     missing = [name for name in ("torch", "ray") if find_spec(name) is None]
     if missing:
         raise bad_input(
-            f"a worker needs {' and '.join(missing)}: pip install 'paretoformer[worker]' {otherwise}"
+            f"a worker needs {' and '.join(missing)}: "
+            f"pip install 'paretoformer[worker]' {otherwise}"
         )

@@ -46,7 +46,9 @@ def train(
     ] = None,
     from_weights: Annotated[
         bool,
-        typer.Option("--from-weights/--from-scratch", help="Start from the trial's weights or not."),
+        typer.Option(
+            "--from-weights/--from-scratch", help="Start from the trial's weights or not."
+        ),
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the folder, if any.")
@@ -125,8 +127,14 @@ def _display(*, quiet: bool) -> Iterator[ProgressHook | None]:
     elif not err.is_terminal:
         yield _line_printer()
     else:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             TextColumn("training"),

@@ -36,14 +36,15 @@ def unpack(archive_path: Path, folder: Path) -> Path:
         with zipfile.ZipFile(archive_path) as archive:
             members = archive.infolist()
             _check(archive_path, members)
-            for member in members:
+            # the configuration last: where it is, what it names is beside it
+            for member in sorted(members, key=lambda m: m.filename == CONFIG_NAME):
                 with (
                     replacing(folder / member.filename) as temporary,
                     archive.open(member) as source,
                     temporary.open("wb") as out,
                 ):
                     shutil.copyfileobj(source, out)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:  # the last: encrypted
         raise _refused(archive_path, f"is damaged: {error}") from error
     return folder / CONFIG_NAME
 

@@ -22,8 +22,7 @@ def write(target: Path, document: TrainingConfig, checkpoint: Path | None) -> No
         config, weights = Path(folder, CONFIG_NAME), Path(folder, WEIGHTS_NAME)
         files = {CONFIG_NAME: config}
         if checkpoint is not None:
-            fingerprint = document.architecture.fingerprint()
-            write_weights(weights, load_weights(checkpoint), fingerprint=fingerprint)
+            write_weights(weights, load_weights(checkpoint))
             files[WEIGHTS_NAME] = weights
         beside = WEIGHTS_NAME if WEIGHTS_NAME in files else None
         write_config(config, document.model_copy(update={"weights": beside}))

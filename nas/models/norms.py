@@ -43,7 +43,8 @@ class _RMSNorm(Function):
         square = torch.linalg.vecdot(x, x).div_(x.shape[-1])
         inverse = square.add_(EPSILON).rsqrt_().unsqueeze(-1)
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        normed: Tensor = x * inverse
+        return normed.mul_(weight)
 
     @staticmethod
     @once_differentiable

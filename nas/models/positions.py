@@ -5,6 +5,7 @@ Shapes: B batch, N sequence, H heads, D width, E head width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,10 +21,6 @@ class Rotation(NamedTuple):
     """The rotary angles of N consecutive positions as unit complex numbers (N, E / 2)."""
 
     unit: Tensor
-
-    def first(self, length: int) -> Rotation:
-        """Those of the first positions alone."""
-        return Rotation(self.unit[:length])
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
@@ -43,22 +40,18 @@ def rotate_plainly(x: Tensor, rotation: Rotation) -> Tensor:
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
 
-def angles(length: int, pairs: int, device: torch.device, start: int = 0) -> Tensor:
-    """Position times frequency, (N, pairs), in fp64: fp32 would lose phase far from the start."""
-    exponent = torch.arange(pairs, device=device, dtype=torch.float64) / pairs
-    position = torch.arange(start, start + length, device=device, dtype=torch.float64)
-    return torch.outer(position, BASE**-exponent)
-
-
 class Positions(nn.Module):
-    """Added positions (sinusoidal, learned) and the angles of rotary ones."""
+    """Added positions (sinusoidal, learned) and the angles of rotary ones.
+
+    Tables are computed once for ``max_length`` positions, and again when a longer sequence comes.
+    """
 
     def __init__(self, kind: Position, width: int, max_length: int) -> None:
         super().__init__()
         self.kind = kind
         self.max_length = max_length
         self.table = nn.Embedding(max_length, width) if kind == "learned" else None
-        self._units: dict[tuple[object, ...], Tensor] = {}
+        self._known: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Add the positions start … start + N - 1 to embeddings (B, N, D).
@@ -73,20 +66,47 @@ class Positions(nn.Module):
                 raise InvalidInput([Problem("", message)])
             return x + self.table.weight[start : start + N]
         if self.kind == "sinusoidal":
-            angle = angles(N, (D + 1) // 2, x.device, start)
-            wave = torch.cat((angle.sin(), angle.cos()), dim=-1)[:, :D]
-            return x + wave.to(x.dtype)
+            return x + self._rows(_waves, D, start, N, x.device, x.dtype)
         return x
 
     def rotation(self, head_width: int, start: int, length: int, like: Tensor) -> Rotation | None:
         """Rotary angles of N positions for heads of that width; None for other kinds."""
         if self.kind != "rotary":
             return None
-        kind = torch.complex128 if like.dtype == torch.float64 else torch.complex64
-        key = (head_width, like.device, kind)
-        known = self._units.get(key)
+        dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+        return Rotation(self._rows(_units, head_width, start, length, like.device, dtype))
+
+    def _rows(
+        self,
+        compute: Callable[[int, int, torch.device], Tensor],
+        width: int,
+        start: int,
+        length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        key = (width, device, dtype)
+        known = self._known.get(key)
         if known is None or known.shape[0] < start + length:
-            angle = angles(max(self.max_length, start + length), head_width // 2, like.device)
-            known = torch.polar(torch.ones_like(angle), angle).to(kind)
-            self._units[key] = known
-        return Rotation(known[start : start + length])
+            known = compute(max(self.max_length, start + length), width, device).to(dtype)
+            self._known[key] = known
+        return known[start : start + length]
+
+
+def _waves(length: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoidal positions (N, D): sines, then cosines."""
+    angle = _angles(length, (width + 1) // 2, device)
+    return torch.cat((angle.sin(), angle.cos()), dim=-1)[:, :width]
+
+
+def _units(length: int, width: int, device: torch.device) -> Tensor:
+    """Unit complex numbers (N, E / 2) of the rotary angles."""
+    angle = _angles(length, width // 2, device)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def _angles(length: int, pairs: int, device: torch.device) -> Tensor:
+    """Position times frequency, (N, pairs), in fp64: fp32 would lose phase far from the start."""
+    exponent = torch.arange(pairs, device=device, dtype=torch.float64) / pairs
+    position = torch.arange(length, device=device, dtype=torch.float64)
+    return torch.outer(position, BASE**-exponent)

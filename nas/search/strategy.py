@@ -22,6 +22,8 @@ Proposal: TypeAlias = tuple[Architecture, str]
 
 DRAWS = 200
 """How many proposals of one ask may be refused before the last resort."""
+FEW_DRAWS = 20
+"""The same, once more than half of a space that can be listed is known."""
 ENUMERABLE = 5_000
 """Up to this size a space is listed to find what is left of it."""
 
@@ -165,7 +167,9 @@ class Strategy(ABC):
     def _all_proposals(self, rng: random.Random, refusals: _Refusals) -> Iterator[Proposal]:
         if self.exhaustive:
             return self._proposals(rng)
-        drawn = itertools.islice(self._proposals(rng), DRAWS)
+        size = self._space.size()
+        scarce = size <= ENUMERABLE and 2 * len(self._inside) > size
+        drawn = itertools.islice(self._proposals(rng), FEW_DRAWS if scarce else DRAWS)
         return itertools.chain(drawn, self._last_resort(rng, refusals))
 
     def _last_resort(self, rng: random.Random, refusals: _Refusals) -> Iterator[Proposal]:
@@ -182,9 +186,9 @@ class Strategy(ABC):
             yield from ((a, "random") for a in rng.sample(list(left.values()), len(left)))
             if complete:
                 return
-        for _ in range(DRAWS):
-            # towards the constraints where they are what refuses, else away from what is known
-            if refusals.closest is not None:
+        for attempt in range(DRAWS):
+            # towards the constraints where they are what refuses, and away from what is known
+            if refusals.closest is not None and (attempt % 2 or not self._inside):
                 start = refusals.closest
             elif self._inside:
                 start = rng.choice(self._inside).architecture

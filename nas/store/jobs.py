@@ -313,9 +313,10 @@ def move(session: Session, row: JobRow, state: JobState, error: str | None = Non
 
 
 def stop_timer(row: JobRow, now: datetime) -> None:
-    """Close the current span of running time."""
+    """Close the current span of running time, which a lost worker's lease has ended."""
     if row.running_since is not None:
-        row.elapsed_seconds += max(0.0, (now - row.running_since).total_seconds())
+        until = now if row.lease_expires is None else min(now, row.lease_expires)
+        row.elapsed_seconds += max(0.0, (until - row.running_since).total_seconds())
         row.running_since = None
 
 

@@ -40,9 +40,8 @@ def claim_job(session: Session, worker: str, lease_seconds: float) -> JobRecord 
     )
     if row is None:
         return None
-    if row.state == JobState.RUNNING:
-        # the lost worker's time counts until its lease ran out
-        jobs.stop_timer(row, row.lease_expires or now)
+    if row.running_since is not None:
+        jobs.stop_timer(row, now)
         row.running_since = now
     row.worker = worker
     row.token += 1

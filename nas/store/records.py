@@ -75,7 +75,8 @@ class VerificationRecord:
 class TrialRecord:
     """A trial row; ``metrics`` are those of the last finished rung and the costs known before.
 
-    rung: the last one finished.  active_rung: the one in training, or None.
+    rung: the last one finished.  active_rung: the one in training, or that was in training when
+    the trial was interrupted.
     curve is empty unless it was asked for.
     """
 

@@ -26,7 +26,8 @@ from nas.store.tables import (
 )
 from search_spaces.architecture import Architecture
 
-RUNG_METRICS = tuple(name for name in METRICS if hasattr(RungMetrics, name))
+RUNG_METRICS = tuple(name for name in METRICS if hasattr(RungRow, name))
+"""What a learning curve is made of."""
 
 
 def insert(

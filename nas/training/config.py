@@ -58,7 +58,7 @@ class TrainingConfig(Value):
     task: AnyTask
     recipe: TrainingRecipe
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)]
-    full_steps: Annotated[int, Field(ge=1, le=1_000_000_000, default_factory=_full_steps)]
+    full_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(default_factory=_full_steps)
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     data_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     provenance: Provenance = Provenance()

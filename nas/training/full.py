@@ -250,11 +250,10 @@ def _write_results(
     outcome: TrainingOutcome, config: TrainingConfig, task: Task, trainer: Trainer
 ) -> None:
     """The model, then the metrics: where these are, all is there."""
-    fingerprint = config.architecture.fingerprint()
-    write_weights(outcome.folder / MODEL_NAME, trainer.model.state_dict(), fingerprint=fingerprint)
+    write_weights(outcome.folder / MODEL_NAME, trainer.model.state_dict())
     document = {
         **{name: value for name, value in asdict(outcome).items() if name != "folder"},
-        "fingerprint": fingerprint,
+        "fingerprint": config.architecture.fingerprint(),
         "data_hash": task.data_hash,
         "trivial_loss": task.trivial_loss,
         "device": str(trainer.device),

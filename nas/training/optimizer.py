@@ -8,7 +8,6 @@ from torch import nn
 from nas.training.schedule import Schedule
 
 BASE_WIDTH = 64
-BETAS = (0.9, 0.95)
 FUSED = frozenset({"cpu", "cuda"})
 """Devices with a fused kernel: on a CPU one pass over the weights instead of a dozen."""
 
@@ -38,7 +37,6 @@ def build_optimizer(
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=learning_rate,
-        betas=BETAS,
         fused=device.type in FUSED,
     )
 

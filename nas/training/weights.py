@@ -13,12 +13,12 @@ from nas.atomic import replacing
 from search_spaces.errors import InvalidInput, Problem
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor], **about: str) -> None:
-    """Write a state dict, whole or not at all; ``about`` goes into the file's header."""
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a state dict, whole or not at all."""
     # a copy each: safetensors takes no two names for one memory
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with replacing(path) as temporary:
-        save_file(copies, temporary, metadata={"format": "pt", **about})
+        save_file(copies, temporary, metadata={"format": "pt"})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -22,11 +22,11 @@ class FullAttention(AttentionSpec):
     type: Literal["full"] = "full"
 
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
+        """Four projections, two N² products; the kernel keeps one number for each row."""
         tokens = batch * length
         parameters = 4 * width * width
         flops = 2 * tokens * parameters + 4 * tokens * length * width
-        # queries, keys, values and the output of the mixing; the kernel keeps one sum for each row
-        floats = tokens * (4 * width + heads)
+        floats = tokens * (4 * width + heads)  # queries, keys, values, what came of them
         return Cost(
             parameters,
             flops,

@@ -6,16 +6,31 @@ CHUNK = 64
 """Positions that attend to each other directly in the causal form; earlier ones come as sums."""
 
 
-def chunks(length: int) -> int:
-    """Chunks that N positions are padded to."""
-    return -(-length // CHUNK)
-
-
-def mixing_flops(batch: int, length: int, width: int, heads: int, features: int, causal: bool) -> int:
-    """FLOPs of φ(Q)(φ(K)ᵀV), the features themselves not counted."""
+def mixing_flops(
+    batch: int, length: int, width: int, heads: int, features: int, causal: bool
+) -> int:
+    """FLOPs of the mixing, the features themselves not counted."""
+    sums = 4 * batch * length * features * width
+    weights = 2 * batch * length * features * heads
     if not causal:
-        return 4 * batch * length * features * width + 2 * batch * heads * length * features
-    padded = chunks(length) * CHUNK
-    sums = 4 * batch * padded * features * width
-    direct = 2 * batch * padded * CHUNK * (heads * features + width)
-    return sums + direct
+        return sums + weights
+    whole, ragged = divmod(length, CHUNK)
+    pairs = whole * CHUNK * CHUNK + ragged * ragged
+    return sums + weights + 2 * batch * pairs * (heads * features + width)
+
+
+def mixing_live(
+    batch: int, length: int, width: int, heads: int, features: int, causal: bool
+) -> int:
+    """Floats alive at most in the mixing beside features and values, its output included."""
+    sums = batch * features * (width + heads)
+    output = batch * length * (width + heads)
+    if not causal:
+        return output + sums + batch * length * width
+    chunk = min(CHUNK, length)
+    return output + 2 * sums + 2 * batch * chunk * (heads * chunk + width)
+
+
+def mixing_saved(batch: int, length: int, width: int, heads: int, features: int) -> int:
+    """Floats that the mixing keeps for its backward pass beside features and values."""
+    return batch * length * (width + heads) + batch * features * (width + heads)

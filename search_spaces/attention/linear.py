@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
-from search_spaces.attention.kernel import mixing_flops
+from search_spaces.attention.kernel import mixing_flops, mixing_live, mixing_saved
 from search_spaces.cost import FLOAT_BYTES, Cost
 
 
@@ -23,16 +23,19 @@ class LinearAttention(AttentionSpec):
     type: Literal["linear"] = "linear"
 
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
-        tokens = batch * length
+        """Four projections and the sums over E features for each head."""
         parameters = 4 * width * width
-        flops = 2 * tokens * parameters + mixing_flops(
-            batch, length, width, heads, width // heads, causal
-        )
-        floats = tokens * 9 * width
+        features = width // heads
+        flops = 2 * batch * length * parameters
+        flops += mixing_flops(batch, length, width, heads, features, causal)
+        dense = batch * length * width
+        kept = mixing_saved(batch, length, width, heads, features) + dense  # and the values
+        # features take the place of queries and keys
+        live = 3 * dense + mixing_live(batch, length, width, heads, features, causal)
         return Cost(
             parameters,
             flops,
             flops,
-            live_bytes=FLOAT_BYTES * floats,
-            saved_bytes=FLOAT_BYTES * floats,
+            live_bytes=FLOAT_BYTES * max(4 * dense, live),
+            saved_bytes=FLOAT_BYTES * (2 * dense + kept),
         )

@@ -25,16 +25,19 @@ class LinformerAttention(AttentionSpec):
     rank: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128, 256))] = 64
 
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
-        tokens = batch * length
+        """Two projections of N positions, two of k; E and F are as long as the longest sequence."""
+        tokens, short = batch * length, batch * self.rank
         parameters = 4 * width * width + 2 * self.rank * length
-        # keys and values are shortened first and projected afterwards
-        flops = 4 * tokens * width * width + 4 * batch * self.rank * width * (length + width)
+        # the input is shortened first and projected to keys and values afterwards
+        flops = 4 * tokens * width * width + 4 * short * width * (length + width)
         flops += 4 * tokens * self.rank * width
-        floats = tokens * (2 * width + heads) + 4 * batch * self.rank * width
+        floats = 2 * tokens * width + 4 * short * width
+        # several sequences are shortened in one product, of a transposed copy
+        copied = tokens * width if batch > 1 else 0
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * floats,
-            saved_bytes=FLOAT_BYTES * floats,
+            saved_bytes=FLOAT_BYTES * (floats + tokens * heads + copied),
         )

@@ -11,7 +11,6 @@ from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family,
 from search_spaces.cost import FLOAT_BYTES, Cost
 from search_spaces.values import Domain
 
-
 BLOCK = 64
 """Queries that are handled together."""
 
@@ -51,8 +50,10 @@ def blocks(
 
 
 class LongformerAttention(AttentionSpec):
-    """A sliding window of ``window`` positions on each side (on the left alone when causal), and for
-    encoders ``globals`` leading positions that attend to and are attended by all."""
+    """A sliding window of ``window`` positions on each side (on the left alone when causal).
+
+    Encoders have ``globals`` leading positions besides, which attend to all and all attend to.
+    """
 
     title: ClassVar[str] = "Longformer"
     family: ClassVar[Family] = "sparse"
@@ -67,20 +68,26 @@ class LongformerAttention(AttentionSpec):
     globals: Annotated[int, Field(ge=0), Domain((0, 1, 4))] = 1
 
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
-        tokens = batch * length
+        """Four projections, and the products of blocks of queries with the keys they see."""
+        tokens, rows = batch * length, batch * heads
         leading = 0 if causal else min(self.globals, length)
-        parameters = 4 * width * width + (3 * width * width if self.globals and not causal else 0)
+        parameters = 4 * width * width + (3 * width * width if leading else 0)
         flops = 8 * tokens * width * width
+        tile = 0
         for block in blocks(length, self.window, 0 if causal else self.window, leading):
             flops += 4 * batch * width * block.queries * block.keys
+            copied = block.keys * width // heads if block.leading else 0
+            tile = max(tile, rows * (2 * block.queries * block.keys + copied))
+        dense = tokens * width
+        saved = 4 * dense + tokens * heads * leading
         if leading:
-            flops += 2 * batch * width * width * (2 * length + leading)
-            flops += 4 * batch * width * leading * length
-        floats = tokens * (4 * width + heads)
+            saved += dense  # the output with the rows of the global positions put in
+            flops += 6 * batch * leading * width * width
+            flops += 4 * batch * leading * heads * length * width
         return Cost(
             parameters,
             flops,
             flops,
-            live_bytes=FLOAT_BYTES * floats,
-            saved_bytes=FLOAT_BYTES * floats,
+            live_bytes=FLOAT_BYTES * (4 * dense + tile),
+            saved_bytes=FLOAT_BYTES * saved,
         )

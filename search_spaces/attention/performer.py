@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
-from search_spaces.attention.kernel import mixing_flops
+from search_spaces.attention.kernel import mixing_flops, mixing_live, mixing_saved
 from search_spaces.cost import FLOAT_BYTES, Cost
 from search_spaces.values import Domain
 
 
 class PerformerAttention(AttentionSpec):
-    """Softmax attention approximated by ``features`` positive orthogonal random features (FAVOR+)."""
+    """Softmax attention by ``features`` positive orthogonal random features (FAVOR+)."""
 
     title: ClassVar[str] = "Performer"
     family: ClassVar[Family] = "kernel"
@@ -27,15 +27,23 @@ class PerformerAttention(AttentionSpec):
     features: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128, 256))] = 64
 
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
-        tokens = batch * length
+        """Four projections, M features for each head of queries and keys, sums over them."""
         parameters = 4 * width * width
-        flops = 2 * tokens * parameters + 4 * tokens * width * self.features
+        flops = 2 * batch * length * parameters
+        flops += 4 * batch * length * width * self.features
         flops += mixing_flops(batch, length, width, heads, self.features, causal)
-        floats = tokens * (6 * width + 4 * heads * self.features)
+        dense = batch * length * width
+        rows = batch * length * heads
+        features = 2 * rows * self.features
+        kept = mixing_saved(batch, length, width, heads, self.features) + dense
+        while_made = 3 * dense + features + 2 * rows
+        while_mixed = dense + features
+        while_mixed += mixing_live(batch, length, width, heads, self.features, causal)
         return Cost(
             parameters,
             flops,
             flops,
-            live_bytes=FLOAT_BYTES * floats,
-            saved_bytes=FLOAT_BYTES * floats,
+            live_bytes=FLOAT_BYTES * max(while_made, while_mixed),
+            # the gradient of ‖k‖² needs the keys, which lie in one memory with the queries
+            saved_bytes=FLOAT_BYTES * (2 * dense + features + kept),
         )

@@ -26,6 +26,7 @@ class DenseFeedForward(FeedForwardSpec):
         return max(1, round(self.ratio * width))
 
     def cost(self, batch: int, length: int, width: int, causal: bool) -> Cost:
+        """Two projections."""
         tokens, inner = batch * length, self.inner(width)
         parameters = 2 * width * inner
         flops = 2 * tokens * parameters

@@ -27,6 +27,7 @@ class GatedFeedForward(FeedForwardSpec):
         return max(1, round(self.ratio * width))
 
     def cost(self, batch: int, length: int, width: int, causal: bool) -> Cost:
+        """Three projections."""
         tokens, inner = batch * length, self.inner(width)
         parameters = 3 * width * inner
         flops = 2 * tokens * parameters

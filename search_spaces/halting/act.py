@@ -20,7 +20,9 @@ class AdaptiveComputationTime(HaltingSpec):
 
     title: ClassVar[str] = "Adaptive computation time"
     complexity: ClassVar[str] = "O(N·D) per cycle"
-    citation: ClassVar[str] = "Graves 2016, arXiv:1603.08983; Dehghani et al. 2018, arXiv:1807.03819"
+    citation: ClassVar[str] = (
+        "Graves 2016, arXiv:1603.08983; Dehghani et al. 2018, arXiv:1807.03819"
+    )
     adaptive: ClassVar[bool] = True
 
     type: Literal["act"] = "act"
@@ -28,16 +30,17 @@ class AdaptiveComputationTime(HaltingSpec):
     epsilon: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
 
     def cost(self, batch: int, length: int, width: int, repeats: int) -> Cost:
+        """The halting unit and the running mean of states."""
         tokens = batch * length
         return Cost(
             parameters=width + 1,
             flops=2 * tokens * width * repeats,
             flops_low=2 * tokens * width,
-            # the mean state before and after one cycle
-            live_bytes=FLOAT_BYTES * tokens * 2 * width,
-            # in each cycle the state, normed and frozen
-            saved_bytes=FLOAT_BYTES * tokens * 2 * width * repeats,
+            live_bytes=FLOAT_BYTES * tokens * (width + 8),
+            # of each cycle the normed state, and per position: sums, weights, comparisons
+            saved_bytes=FLOAT_BYTES * tokens * (width + 8) * repeats,
         )
 
     def cycles(self, repeats: int) -> tuple[int, int]:
+        """All tokens may halt after the first cycle."""
         return 1, repeats

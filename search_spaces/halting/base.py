@@ -18,7 +18,10 @@ class HaltingSpec(Spec):
 
     @abstractmethod
     def cost(self, batch: int, length: int, width: int, repeats: int) -> Cost:
-        """What the halting itself costs over all cycles, beside the layers."""
+        """What the halting itself costs over all cycles, beside the layers.
+
+        ``live_bytes`` are those that it holds while the layers run.
+        """
 
     @abstractmethod
     def cycles(self, repeats: int) -> tuple[int, int]:

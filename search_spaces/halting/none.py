@@ -19,7 +19,9 @@ class NoHalting(HaltingSpec):
     type: Literal["none"] = "none"
 
     def cost(self, batch: int, length: int, width: int, repeats: int) -> Cost:
+        """Nothing."""
         return Cost(0, 0, 0, 0, 0)
 
     def cycles(self, repeats: int) -> tuple[int, int]:
+        """Always all."""
         return repeats, repeats

@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
         {"type": "linformer", "rank": 8, "when": {"width": 16}},
     ],
     "feedforward": {"type": "dense", "ratio": [1, 2]},
-    "halting": ["none", {"type": "act", "ponder_cost": 0.01, "repeats": [2, 3]}],
+    "halting": ["none", {"type": "act", "ponder_cost": [0.01, 0.02], "repeats": [2, 3]}],
     "conditionals": [{"when": {"halting": "act", "repeats": 3}, "require": {"depth": 1}}],
 }
 """Every kind of rule in it: heads, positions, conditions on options and on the model."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import JsonSchemaMode
 
 from search_spaces import InvalidSpace, SpaceDefinition, load_space
 from search_spaces.architecture import NORMS, POSITIONS
@@ -180,8 +181,9 @@ def test_a_fault_in_an_option_says_in_which() -> None:
     assert details["ctx"]["allowed"] == ("≥ 1",)
 
 
-def test_the_schema_lists_mechanisms_and_their_hyperparameters() -> None:
-    schema = SpaceDefinition.model_json_schema()
+@pytest.mark.parametrize("mode", ["validation", "serialization"])
+def test_the_schema_lists_mechanisms_and_their_hyperparameters(mode: JsonSchemaMode) -> None:
+    schema = SpaceDefinition.model_json_schema(mode=mode)
     names, *forms = schema["$defs"]["AttentionOption"]["anyOf"]
     assert names["enum"] == list(ATTENTION)
     by_name = {form["properties"]["type"]["const"]: form for form in forms}

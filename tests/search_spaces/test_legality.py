@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import prod
 from typing import Any, TypeAlias
 
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import Architecture, InvalidSpace, SearchSpace, load_space
-
 
 Build: TypeAlias = Callable[..., SearchSpace]
 Members: TypeAlias = Callable[[SearchSpace], set[Architecture]]
@@ -70,7 +70,10 @@ def test_a_halting_option_may_depend_on_a_later_decision(
     ("change", "expected"),
     [
         ({"width": [12, 16, 17]}, [("/width", ("12", "16"))]),
-        ({"width": [15, 16], "heads": [3, 4], "position": "rotary"}, [("/width", ("16",))]),
+        (
+            {"width": [12, 15, 16], "heads": [3, 4], "position": "rotary", "attention": "full"},
+            [("/width", ("12", "16"))],
+        ),
         ({"heads": [2, 3, 5]}, [("/heads", ())]),
         (
             {"attention": {"type": "linformer", "rank": 8}},
@@ -145,57 +148,53 @@ def test_conditions_that_tell_too_much_apart_are_refused(small_but: Build) -> No
     assert found == [("/conditionals", ())]
 
 
-SUBSETS = {
-    "width": [8, 12, 16, 18],
-    "depth": [1, 2],
-    "heads": [1, 2, 3],
-    "position": ["none", "learned", "rotary"],
-    "norm": ["layer_norm", "rms_norm"],
-    "repeats": [1, 2, 3],
-}
-ATTENTION = ["full", {"type": "longformer", "window": [4, 8], "globals": 0}]
-ENCODERS = [*ATTENTION, {"type": "linformer", "rank": [4, 8]}]
-HALTING = ["none", {"type": "act", "ponder_cost": 0.01}]
-
-
-def some(values: list[Any]) -> st.SearchStrategy[list[Any]]:
-    return st.lists(
-        st.sampled_from(values), min_size=1, max_size=2, unique_by=lambda value: str(value)
+def some(values: list[Any], always: list[Any] | None = None) -> st.SearchStrategy[list[Any]]:
+    """A few of the values, beside those that are always there."""
+    chosen = st.lists(
+        st.sampled_from(values), min_size=0 if always else 1, max_size=2, unique_by=str
     )
+    return chosen.map(lambda more: (always or []) + more)
 
 
-CONDITIONS = st.fixed_dictionaries(
-    {},
-    optional={
-        "width": some(SUBSETS["width"]),
-        "position": some(SUBSETS["position"]),
-        "depth": some(SUBSETS["depth"]),
-        "halting": some(["none", "act"]),
-    },
-)
-DEFINITIONS = st.fixed_dictionaries(
-    {
-        "causal": st.just(False),
-        "attention": some(ENCODERS),
-        "feedforward": st.just({"type": "dense", "ratio": 1}),
-        "halting": some(HALTING),
-        "conditionals": st.lists(
-            st.fixed_dictionaries({"when": CONDITIONS, "require": CONDITIONS}), max_size=2
-        ),
+@st.composite
+def definitions(draw: st.DrawFn) -> dict[str, Any]:
+    """Small definitions, most of them usable, with conditions on what they offer."""
+    space: dict[str, Any] = {
+        "width": draw(some([8, 16, 18], [12])),
+        "depth": draw(some([1, 2])),
+        "heads": draw(some([2, 3], [1])),
+        "position": draw(some(["none", "learned", "rotary"])),
+        "norm": draw(some(["layer_norm", "rms_norm"])),
+        "repeats": draw(some([1, 3], [2])),
     }
-    | {name: some(values) for name, values in SUBSETS.items()}
-)
+    halting = draw(some(["act"], ["none"]))
+    values = space | {"halting": halting}
+    conditions = st.fixed_dictionaries(
+        {},
+        optional={name: some(values[name]) for name in ("width", "position", "depth", "halting")},
+    )
+    rules = st.fixed_dictionaries({"when": conditions, "require": conditions})
+    others = [
+        {"type": "longformer", "window": [4, 8], "globals": 0, "when": draw(conditions)},
+        {"type": "linformer", "rank": [4, 8]},
+    ]
+    return space | {
+        "causal": False,
+        "attention": draw(some(others, ["full"])),
+        "feedforward": {"type": "dense", "ratio": 1},
+        "halting": [{"type": "act", "ponder_cost": 0.01} if h == "act" else h for h in halting],
+        "conditionals": draw(st.lists(rules, max_size=2)),
+    }
 
 
 @settings(max_examples=60, deadline=None)
-@given(DEFINITIONS, st.integers(0, 2**32))
+@given(definitions(), st.integers(0, 2**32))
 def test_any_definition_is_refused_or_works(
     try_everything: Members, definition: dict[str, Any], seed: int
 ) -> None:
     try:
         space = load_space(definition)
-    except InvalidSpace as error:
-        assert error.problems
+    except InvalidSpace:
         return
     rng = random.Random(seed)
     members: set[Architecture] = set()
@@ -205,5 +204,5 @@ def test_any_definition_is_refused_or_works(
         assert space.contains(space.mutate(arch, rng))
         members.add(arch)
     assert len(members) <= space.size()
-    if space.size() < 3000:
+    if prod(len(domain.values) for domain in space.domains().values()) < 5000:
         assert len(try_everything(space)) == space.size()

@@ -51,6 +51,12 @@ def test_equal_segments_stay_equal_when_the_depth_changes(
             assert of_old[origin[i]] == of_old[origin[j]]
 
 
+def test_layers_of_their_own_spread_over_the_new_depth() -> None:
+    assert origins(2, 4, None) == (0, 0, 1, 1)
+    assert origins(4, 2, None) == (0, 2)
+    assert origins(2, 4, 3) == (0, 0, 1, 1)
+
+
 @given(DEPTHS, SEGMENTS)
 def test_without_a_change_of_depth_each_layer_is_its_own(depth: int, segments: int | None) -> None:
     assert origins(depth, depth, segments) == tuple(range(depth))

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -37,11 +35,9 @@ def key_mask(mask: Tensor | None, causal: bool) -> Tensor | None:
     return mask
 
 
-@contextmanager
-def in_full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors in at least fp32, and autocast off: for sums that half precision would spoil."""
-    with torch.autocast(tensors[0].device.type, enabled=False):
-        yield tuple(t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors)
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, D) → (B, H, N, E), a view."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 class Attention(Mechanism, Generic[S]):
@@ -72,7 +68,8 @@ class Attention(Mechanism, Generic[S]):
         self, x: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None
     ) -> Tensor:
         """(B, N, D) → (B, N, D); mask (B, N), True = valid; padded positions get finite rubbish."""
-        return self._join(self._mix(x, key_mask(mask, self.causal), rotation))
+        y: Tensor = self.out(self._mix(x, key_mask(mask, self.causal), rotation))
+        return y
 
     def init_state(self, batch_size: int) -> Any:
         """The state before the first token.
@@ -87,7 +84,8 @@ class Attention(Mechanism, Generic[S]):
     def extend(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> tuple[Tensor, Any]:
         """Go on from a state with N more tokens (B, N, D): their outputs, and the state after."""
         mixed, state = self._continue(x, state, rotation)
-        return self._join(mixed), state
+        y: Tensor = self.out(mixed)
+        return y, state
 
     def absorb(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> Any:
         """The state after N more tokens that need no output themselves."""
@@ -104,58 +102,39 @@ class Attention(Mechanism, Generic[S]):
 
     @abstractmethod
     def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
-        """(B, N, D) → (B, H, N, E)."""
+        """(B, N, D) → (B, N, D), the heads side by side."""
 
     def _first_state(self, batch_size: int) -> Any:
         raise Unsupported(f"{self.spec.type} attention does not decode")
 
     def _continue(self, x: Tensor, state: Any, rotation: Rotation | None) -> tuple[Tensor, Any]:
-        """N more tokens (B, N, D) → (B, H, N, E) and the state after them."""
+        """N more tokens (B, N, D) → (B, N, D), and the state after them."""
         raise Unsupported(f"{self.spec.type} attention does not decode")
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as views (B, H, N, E), the first two rotated."""
-        B, N, _ = x.shape
+        B, N, D = x.shape
         H, E = self.heads, self.head_width
         if rotation is None:
             q, k, v = self.qkv(x).view(B, N, 3, H, E).permute(2, 0, 3, 1, 4).unbind()
             return q, k, v
-        qk, v = self._project_apart(x, rotation)
-        q, k = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).unbind()
-        return q, k, v.transpose(1, 2)
-
-    def _project_densely(
-        self, x: Tensor, rotation: Rotation | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as contiguous (B·H, N, E), for batched products."""
-        B, N, _ = x.shape
-        H, E = self.heads, self.head_width
-        qk, v = self._project_apart(x, rotation)
-        dense = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).contiguous()
-        del qk
-        q, k = dense.flatten(1, 2).unbind()
-        return q, k, v.transpose(1, 2).contiguous().flatten(0, 1)
-
-    def _project_apart(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
-        """Queries with keys (B, N, 2·H, E), rotated, and values (B, N, H, E).
-
-        In tensors of their own: as part of the values' memory the unrotated ones would stay alive.
-        """
-        B, N, D = x.shape
+        # apart from the values, whose memory would keep the unrotated ones alive
         w_qk, w_v = torch.split(self.qkv.weight, [2 * D, D])
-        qk = functional.linear(x, w_qk).view(B, N, 2 * self.heads, self.head_width)
+        qk = rotate(functional.linear(x, w_qk).view(B, N, 2 * H, E), rotation)
+        q, k = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).unbind()
+        return q, k, split_heads(functional.linear(x, w_v), H)
+
+    def _project_densely(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
+        """Contiguous queries with keys (2, B·H, N, E) and values (B·H, N, E)."""
+        B, N, D = x.shape
+        H, E = self.heads, self.head_width
+        w_qk, w_v = torch.split(self.qkv.weight, [2 * D, D])
+        qk = functional.linear(x, w_qk).view(B, N, 2 * H, E)
         if rotation is not None:
             qk = rotate(qk, rotation)
-        return qk, functional.linear(x, w_v).view(B, N, self.heads, self.head_width)
-
-    def _split_heads(self, mixed: Tensor) -> Tensor:
-        """(B·H, N, E) → (B, H, N, E)."""
-        return mixed.view(-1, self.heads, *mixed.shape[1:])
-
-    def _join(self, mixed: Tensor) -> Tensor:
-        """(B, H, N, E) → (B, N, D)."""
-        joined: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return joined
+        dense = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)
+        del qk  # before there are values: the most memory is taken here
+        return dense, split_heads(functional.linear(x, w_v), H).contiguous().flatten(0, 1)
 
     def _zeros(self, *shape: int) -> Tensor:
         """Zeros of the weights' type, on their device."""

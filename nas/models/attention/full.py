@@ -29,14 +29,16 @@ class Full(Attention[FullAttention], spec=FullAttention):
     def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
         q, k, v = self._project(x, rotation)
         if mask is None:
-            return functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            return mixed.transpose(1, 2).flatten(2)
         seen = mask[:, None, None, :]
         if self.causal:
             N = x.shape[1]
             # the own position is always seen: a query with no key at all would be 0 / 0
             seen = seen & torch.ones(N, N, dtype=torch.bool, device=x.device).tril()
             seen = seen | torch.eye(N, dtype=torch.bool, device=x.device)
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return mixed.transpose(1, 2).flatten(2)
 
     def _first_state(self, batch_size: int) -> Cache:
         empty = self._zeros(batch_size, self.heads, 0, self.head_width)
@@ -49,4 +51,5 @@ class Full(Attention[FullAttention], spec=FullAttention):
         seen = None
         if N > 1:
             seen = torch.ones(N, T + N, dtype=torch.bool, device=x.device).tril(T)
-        return functional.scaled_dot_product_attention(q, *state, attn_mask=seen), state
+        mixed = functional.scaled_dot_product_attention(q, *state, attn_mask=seen)
+        return mixed.transpose(1, 2).flatten(2), state

@@ -5,9 +5,12 @@ Shapes: B batch, N sequence, H heads, P = B·H, E head width, M = E features.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from nas.models.attention.kernel import KernelAttention
@@ -24,5 +27,27 @@ class Linear(KernelAttention[LinearAttention], spec=LinearAttention):
         """M = E."""
         return self.head_width
 
-    def _features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return functional.elu(q).add_(1), functional.elu(k).add_(1)
+    def _features(self, qk: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = _apply(qk).unbind()
+        return q, k
+
+
+class _PositiveElu(Function):
+    """Elu(x) + 1 written over x: its gradient, exp(x) or 1, is the smaller of the result and 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = functional.elu(x, inplace=True).add_(1)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        slope: Tensor = y.clamp_max(1)
+        return slope.mul_(grad)
+
+
+_apply: Callable[..., Tensor] = _PositiveElu.apply

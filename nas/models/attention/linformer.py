@@ -45,4 +45,4 @@ class Linformer(Attention[LinformerAttention], spec=LinformerAttention):
         short = torch.matmul(self.shorten[:, :, :N].flatten(0, 1), source).view(B, 2, -1, D)
         k, v = functional.linear(short[:, 0], w_k), functional.linear(short[:, 1], w_v)
         q, k, v = (t.view(B, -1, self.heads, self.head_width).transpose(1, 2) for t in (q, k, v))
-        return functional.scaled_dot_product_attention(q, k, v)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

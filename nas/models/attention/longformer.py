@@ -15,9 +15,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from nas.models.attention.base import Attention
+from nas.models.attention.base import Attention, split_heads
 from nas.models.attention.full import Cache
-from nas.models.positions import Rotation, rotate
+from nas.models.positions import Rotation
 from search_spaces.attention.longformer import Block, LongformerAttention, blocks
 
 HIDDEN = -1e30  # finite, so that a query that sees nothing has no 0 / 0
@@ -54,53 +54,62 @@ class Longformer(Attention[LongformerAttention], spec=LongformerAttention):
 
     def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
         band = Band(self.spec.window, self.right, self.leading)
-        mixed = self._split_heads(mix_locally(*self._project_densely(x, rotation), band, mask))
+        qk, v = self._project_densely(x, rotation)
+        mixed = mix_locally(qk[0], qk[1], v, self.heads, band, mask)
         if self.global_qkv is None:
             return mixed
-        first = self._mix_leading(self.global_qkv.weight, x, mask, rotation)
-        return torch.cat((first, mixed[:, :, first.shape[2] :]), dim=2)
+        first = self._mix_leading(self.global_qkv.weight, x, mask)
+        return torch.cat((first, mixed[:, first.shape[1] :]), dim=1)
 
-    def _mix_leading(
-        self, weight: Tensor, x: Tensor, mask: Tensor | None, rotation: Rotation | None
-    ) -> Tensor:
-        """What the global positions see, (B, H, globals, E)."""
-        g = min(self.leading, x.shape[1])
-        w_q, w_k, w_v = weight.chunk(3)
-        q, k, v = (
-            functional.linear(source, w).view(*source.shape[:2], self.heads, self.head_width)
-            for source, w in ((x[:, :g], w_q), (x, w_k), (x, w_v))
-        )
-        if rotation is not None:
-            q, k = rotate(q, rotation.first(g)), rotate(k, rotation)
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        seen = None if mask is None else mask[:, None, None, :]
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    def _mix_leading(self, weight: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What the global positions see, (B, globals, D). Rotary angles do not apply to them.
+
+        Few queries see all N positions, so their projections go to the queries' side:
+        q·(W_k x) = (W_kᵀq)·x, and Σ p (W_v x) = W_v Σ p x; no position is projected to a key.
+        """
+        B, _, D = x.shape
+        H, E = self.heads, self.head_width
+        w_q, w_k, w_v = weight.view(3, H, E, D).unbind()
+        own = x[:, : self.leading].flatten(0, 1)  # (B·G, D)
+        G = own.shape[0] // B
+        q = torch.matmul(own, w_q.transpose(1, 2)).div_(math.sqrt(E))  # (H, B·G, E)
+        q = torch.bmm(q, w_k).view(H, B, G, D).transpose(0, 1).reshape(B, H * G, D)
+        scores = torch.bmm(q, x.transpose(1, 2))
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(1), HIDDEN)
+        seen = torch.bmm(scores.softmax(dim=-1), x)
+        seen = seen.view(B, H, G, D).transpose(0, 1).reshape(H, B * G, D)
+        mixed = torch.bmm(seen, w_v.transpose(1, 2))  # (H, B·G, E)
+        return mixed.transpose(0, 1).reshape(B, G, D)
 
     def _first_state(self, batch_size: int) -> Cache:
         empty = self._zeros(batch_size * self.heads, 0, self.head_width)
         return Cache(empty, empty)
 
     def _continue(self, x: Tensor, state: Cache, rotation: Rotation | None) -> tuple[Tensor, Cache]:
-        q, k, v = self._project_densely(x, rotation)
+        qk, v = self._project_densely(x, rotation)
+        q, k = qk.unbind()
         k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
         w = self.spec.window
-        mixed = mix_locally(q, k, v, Band(w, 0, 0), None)
-        return self._split_heads(mixed), Cache(k[:, -w:], v[:, -w:])
+        mixed = mix_locally(q, k, v, self.heads, Band(w, 0, 0), None)
+        return mixed, Cache(k[:, -w:], v[:, -w:])
 
 
-def mix_locally(q: Tensor, k: Tensor, v: Tensor, band: Band, valid: Tensor | None) -> Tensor:
-    """Softmax attention of each query to the keys in its band, (P, N, E) → (P, N, E).
+def mix_locally(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, band: Band, valid: Tensor | None
+) -> Tensor:
+    """Softmax attention of each query (P, N, E) to the keys in its band, (B, N, D).
 
     k, v: (P, T + N, E), of which the last N stand at the queries' positions; valid (B, T + N),
-    True = key may be seen. A query whose keys are all padding gets their mean.
+    True = key may be seen. A query whose keys are all padding gets a mean of some.
     """
-    return _apply_locally(q, k, v, band, valid)
+    return _apply_locally(q, k, v, heads, band, valid)
 
 
 def mix_locally_plainly(
     q: Tensor, k: Tensor, v: Tensor, band: Band, valid: Tensor | None
 ) -> Tensor:
-    """``mix_locally`` as it is defined, N² in time and memory."""
+    """``mix_locally`` as it is defined, (P, N, E): N² in time and memory."""
     N, T = q.shape[1], k.shape[1] - q.shape[1]
     i, j = torch.arange(T, T + N).unsqueeze(1), torch.arange(T + N)
     seen = ((j >= i - band.left) & (j <= i + band.right)) | (j < band.leading)
@@ -118,15 +127,23 @@ class _MixLocally(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, band: Band, valid: Tensor | None
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        band: Band,
+        valid: Tensor | None,
     ) -> Tensor:
-        out = torch.empty_like(q)
+        P, N, E = q.shape
+        out = q.new_empty(P // heads, N, heads * E)
+        rows = split_heads(out, heads)
         tiles = _Tiles(q, k, band, valid)
         for block in tiles.blocks:
-            weights = tiles.weights(block)
-            out[:, block.start : block.stop] = torch.bmm(weights, tiles.seen(v, block))
+            mixed = tiles.mix(block, v)
+            rows[:, :, block.start : block.stop] = mixed.view(-1, heads, *mixed.shape[1:])
         ctx.save_for_backward(q, k, v, out, valid)
-        ctx.band = band
+        ctx.heads, ctx.band = heads, band
         return out
 
     @staticmethod
@@ -136,7 +153,9 @@ class _MixLocally(Function):
         scale = 1 / math.sqrt(q.shape[2])
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         # Σ_j p_j dp_j = Σ_e o_e do_e: the softmax's own correction, without its weights
-        correction = torch.linalg.vecdot(grad, out).unsqueeze(-1)
+        grad, out = (split_heads(t.contiguous(), ctx.heads) for t in (grad, out))
+        correction = torch.linalg.vecdot(grad, out).reshape(*q.shape[:2], 1)
+        grad = grad.reshape(q.shape)
         tiles = _Tiles(q, k, ctx.band, valid)
         for block in tiles.blocks:
             rows = slice(block.start, block.stop)
@@ -147,7 +166,7 @@ class _MixLocally(Function):
             ).mul_(weights)
             dq[:, rows].baddbmm_(d, tiles.seen(k, block), beta=0, alpha=scale)
             tiles.add(dk, block, d, q[:, rows], scale)
-        return dq, dk, dv, None, None
+        return dq, dk, dv, None, None, None
 
 
 _apply_locally: Callable[..., Tensor] = _MixLocally.apply
@@ -167,6 +186,10 @@ class _Tiles:
         i = torch.arange(C, device=q.device).unsqueeze(1)
         j = torch.arange(C + self.left + right, device=q.device) - self.left
         self.bias = torch.where((j >= i - self.left) & (j <= i + right), 0.0, HIDDEN).to(q.dtype)
+
+    def mix(self, block: Block, v: Tensor) -> Tensor:
+        """The means of values (P, queries, E)."""
+        return torch.bmm(self.weights(block), self.seen(v, block))
 
     def weights(self, block: Block) -> Tensor:
         """Softmax weights (P, queries, keys)."""

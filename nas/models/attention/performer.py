@@ -46,7 +46,8 @@ class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
         """M."""
         return self.spec.features
 
-    def _features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def _features(self, qk: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = qk.unbind()
         scale = self.head_width**-0.25
         omega = self.omega.t().to(q.dtype) * scale
         # a factor common to all features of one query cancels: ‖q‖²/2 is left out, and each query

@@ -60,6 +60,11 @@ def page(svg: str, job: Job, front: Front) -> str:
     )
 
 
+def mark_id(trial: Trial) -> str:
+    """The id of a member's mark in the SVG."""
+    return f"trial-{trial.id}"
+
+
 def _row(trial: Trial, front: Front) -> str:
     knee = trial.id == front.knee
     cells = "".join(f'<td class="n">{_value(o, trial)}</td>' for o in front.objectives)
@@ -77,5 +82,5 @@ def _value(metric: str, trial: Trial) -> str:
 def _with_tooltip(svg: str, trial: Trial, objectives: list[str]) -> str:
     values = [f"{o} {short(o, trial.metrics[o])}" for o in objectives if o in trial.metrics]
     text = escape("\n".join([f"trial {trial.number}", *values, one_line(trial.architecture)]))
-    opening = f'<g id="{re.escape("trial-" + trial.id)}">'
+    opening = f'<g id="{re.escape(mark_id(trial))}">'
     return re.sub(opening, lambda found: f"{found.group()}<title>{text}</title>", svg, count=1)

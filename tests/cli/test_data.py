@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+
+def test_data_sets_come_and_go(nas: Any, tmp_path: Path) -> None:
+    file = tmp_path / "poems.txt"
+    file.write_text("a rose is a rose is a rose\n" * 2000)
+    added = nas.json("data", "add", str(file), "--name", "poems")
+    assert added["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert added["bytes"] == file.stat().st_size
+    assert "poems" in nas("data", "list").stdout
+    assert [d["name"] for d in nas.json("data", "list")["items"]] == ["poems"]
+    assert nas.json("data", "rm", "poems") == {"deleted": "poems"}
+    assert nas.json("data", "list") == {"items": []}
+    assert "poems" in nas.refused("data", "rm", "poems")
+
+
+def test_data_that_cannot_be_read_are_refused(nas: Any, tmp_path: Path) -> None:
+    assert "does not exist" in nas.refused("data", "add", str(tmp_path / "no"), "--name", "x")
+    assert "is a folder" in nas.refused("data", "add", str(tmp_path), "--name", "x")
+
+
+def test_bad_names_are_refused(nas: Any) -> None:
+    assert "name" in nas.refused("data", "add", __file__, "--name", "../up")

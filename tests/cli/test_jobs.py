@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from nas.states import JobState
+
+JOB = """
+name: from-a-file
+task: {name: text_lm, dataset: python-source, sequence_length: 128}
+space: tiny
+objectives: [loss, parameters]
+constraints: [{metric: parameters, max: 2000000}]
+"""
+
+
+def test_submit_a_yaml_file_shows_the_job_and_what_next(nas: Any, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB)
+    result = nas("submit", str(file))
+    assert result.exit_code == 0
+    newest = nas.json("jobs", "--limit", "1")["items"][0]
+    assert f"job {newest['id']} (from-a-file) is queued" in result.stdout
+    assert f"nas watch {newest['id']}" in result.stdout
+    assert nas.json("show", "latest")["request"]["space"] == "tiny"
+    nas("cancel", newest["id"])
+
+
+def test_submit_reads_json_from_standard_input(nas: Any) -> None:
+    # tabs are JSON, and no YAML
+    job = nas.json("submit", "-", stdin='{\n\t"task": {"name": "text_lm"}, "name": "piped"}')
+    assert (job["name"], job["state"]) == ("piped", "queued")
+    assert nas.json("cancel", job["id"])["state"] == "cancelled"
+
+
+def test_each_submission_is_a_job_of_its_own(nas: Any) -> None:
+    ids = {nas.json("submit", "-", stdin=JOB)["id"] for _ in range(2)}
+    assert len(ids) == 2
+    for job in ids:
+        nas("cancel", job)
+
+
+def test_pause_resume_cancel_and_delete(nas: Any) -> None:
+    job = nas.json("submit", "-", stdin=JOB)["id"]
+    assert "is paused" in nas("pause", job).stdout
+    assert "is queued" in nas("resume", job).stdout
+    assert "--yes" in nas.refused("delete", job)
+    assert "is cancelled" in nas("cancel", job).stdout
+    assert "cancelled" in nas.refused("resume", job)
+    assert nas.json("delete", job, "--yes") == {"deleted": job}
+    assert job in nas.refused("show", job)
+
+
+def test_jobs_can_be_filtered_and_limited(nas: Any, finished: str) -> None:
+    found = nas.json("jobs", "--state", "succeeded")["items"]
+    assert finished in [job["id"] for job in found]
+    assert {job["state"] for job in found} == {"succeeded"}
+    assert len(nas.json("jobs", "--limit", "1")["items"]) == 1
+    assert finished in nas("jobs", "--state", "succeeded").stdout
+
+
+def test_show_says_where_a_job_stands(nas: Any, finished: str) -> None:
+    said = nas("show", finished).stdout
+    for part in ("succeeded", "16 completed", "270 steps", "best loss", "core-seconds", "text_lm"):
+        assert part in said
+
+
+def test_watch_follows_a_job_to_its_end(nas: Any, service: Any) -> None:
+    job_id = service.submit(name="watched")
+    job = service.claim()
+
+    def work() -> None:
+        service.trial(job, seed=1, rung=2)
+        time.sleep(0.5)
+        service.trial(job, seed=2, rung=0)
+        service.finish(job, JobState.SUCCEEDED)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    result = nas("watch", job_id)
+    worker.join()
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert "running" in lines[0]
+    assert "succeeded" in lines[-1]
+    assert "1 completed" in lines[-1]
+    assert "best: loss" in lines[-1]
+
+
+def test_watch_of_a_failed_job_fails_and_says_why(nas: Any, service: Any) -> None:
+    job_id = service.submit(name="doomed")
+    service.finish(service.claim(), JobState.FAILED, "out of luck")
+    result = nas("watch", job_id)
+    assert result.exit_code == 1
+    assert "failed: out of luck" in result.stderr
+    assert nas("watch", job_id, "--json").exit_code == 1
+
+
+def test_watch_as_json_prints_every_event_on_a_line(nas: Any, finished: str) -> None:
+    result = nas("watch", finished, "--json")
+    assert result.exit_code == 0
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert len(events) > 24
+
+
+def test_submit_and_watch_as_json_starts_with_the_job(nas: Any, service: Any) -> None:
+    def work() -> None:
+        while True:
+            try:
+                job = service.claim()
+            except AssertionError:
+                time.sleep(0.05)
+                continue
+            service.finish(job, JobState.SUCCEEDED)
+            return
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    result = nas("submit", "-", "--watch", "--json", stdin=JOB)
+    worker.join()
+    assert result.exit_code == 0
+    job, *events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert job["name"] == "from-a-file"
+    assert events[0]["seq"] == 1
+
+
+def test_interrupted_watch_says_that_the_job_goes_on(nas: Any, service: Any) -> None:
+    job_id = service.submit(name="long")
+    job = service.claim()
+    watching = nas.start("watch", job_id, "--url", nas.url)
+    assert watching.stdout is not None
+    assert "running" in watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=10)
+    assert watching.returncode == 130
+    assert f"nas watch {job_id} --url {nas.url}" in said
+    assert f"nas cancel {job_id}" in said
+    assert "Traceback" not in said
+    assert nas.json("show", job_id)["state"] == "running"
+    service.finish(job, JobState.SUCCEEDED)

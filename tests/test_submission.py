@@ -1,0 +1,116 @@
+"""What a job must satisfy: every problem at once, each where it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nas.schemas import JobRequest
+from nas.submission import digest, resolve
+from search_spaces import load_space
+from search_spaces.errors import InvalidInput
+
+TEXT = {"name": "text_lm"}
+DIGITS = {"name": "image_classification"}
+
+
+def _request(**changes: Any) -> JobRequest:
+    return JobRequest.model_validate({"task": TEXT, **changes})
+
+
+def _pointers(sizes: dict[str, int] | None = None, **changes: Any) -> dict[str, tuple[str, ...]]:
+    with pytest.raises(InvalidInput) as refused:
+        resolve(_request(**changes), sizes or {})
+    return {problem.pointer: problem.allowed for problem in refused.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("task", "preset"), [(TEXT, "efficient-lm"), (DIGITS, "efficient-encoder")]
+)
+def test_a_task_gets_the_preset_of_its_kind_pinned(task: dict[str, Any], preset: str) -> None:
+    found = resolve(_request(task=task), {})
+    space = load_space(preset)
+    assert found.space == found.request["space"] == f"{preset}@{space.version}"
+    assert load_space(found.space_definition) == space
+    assert JobRequest.model_validate(found.request).space == found.space
+
+
+def test_a_definition_is_stored_as_it_is() -> None:
+    definition = {
+        "name": "mine",
+        "version": 3,
+        "causal": True,
+        "width": [32, 64],
+        "depth": [1, 2],
+        "heads": 4,
+        "attention": ["full", {"type": "longformer", "window": 16}],
+    }
+    found = resolve(_request(space=definition), {})
+    assert found.space == "mine@3"
+    space = load_space(found.space_definition)
+    assert space == load_space(definition)
+    assert load_space(found.request["space"]) == space
+
+
+def test_every_problem_is_named_at_once() -> None:
+    found = _pointers(
+        {"mine": 10**6},
+        task={"name": "text_lm", "dataset": "yours"},
+        space="efficient-encoder",
+        objectives=["loss", "beauty", "loss"],
+        constraints=[
+            {"metric": "beauty", "max": 1},
+            {"metric": "loss"},
+            {"metric": "flops", "min": 3, "max": 1},
+        ],
+        fidelity={"min_steps": 300},
+        budget={"trials": None},
+        training={"gradient_clip": float("inf")},
+    )
+    assert set(found) == {
+        "/task/dataset",
+        "/space",
+        "/objectives/1",
+        "/objectives/2",
+        "/constraints/0/metric",
+        "/constraints/1",
+        "/constraints/2/min",
+        "/fidelity/min_steps",
+        "/budget",
+        "/training/gradient_clip",
+    }
+    assert found["/task/dataset"] == ("python-source", "mine")
+    assert "loss" in found["/objectives/1"]
+    assert "efficient-lm" in found["/space"]
+    assert "efficient-encoder" not in found["/space"]
+    assert "wall_seconds" in found["/budget"]
+
+
+def test_an_unknown_space_names_those_that_there_are() -> None:
+    assert {"efficient-lm", "efficient-encoder"} <= set(_pointers(space="mine")["/space"])
+    assert "/space" in _pointers(space="efficient-lm@999999")
+
+
+def test_a_definition_of_the_wrong_kind_is_refused_where_it_says_so() -> None:
+    definition = {"causal": True, "width": 32, "depth": 1, "heads": 4, "attention": ["full"]}
+    assert set(_pointers(task=DIGITS, space=definition)) == {"/space/causal"}
+
+
+@pytest.mark.parametrize(("size", "enough"), [(20489, False), (20490, True)])
+def test_a_text_must_be_long_enough_for_its_sequences(size: int, enough: bool) -> None:
+    task = {"name": "text_lm", "dataset": "mine", "sequence_length": 512}
+    if enough:
+        assert resolve(_request(task=task), {"mine": size}).dataset == "mine"
+    else:
+        assert set(_pointers({"mine": size}, task=task)) == {"/task/dataset"}
+
+
+def test_the_built_in_text_is_no_upload() -> None:
+    assert resolve(_request(), {}).dataset is None
+
+
+def test_equal_requests_have_equal_digests() -> None:
+    assert digest(_request()) == digest(_request(seed=0, name="search"))
+    assert digest(_request()) != digest(_request(seed=1))
+    assert digest(_request(space="efficient-lm")) != digest(_request())

@@ -1,0 +1,287 @@
+"""The search of a job as a source of segments, against a real store and without Ray."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.errors import LeaseLost
+from nas.jobs import Jobs
+from nas.schemas import JobRequest
+from nas.search import create_strategy
+from nas.search.rungs import Rungs
+from nas.settings import Settings
+from nas.states import TrialState
+from nas.store import Store, leases
+from nas.store import jobs as job_rows
+from nas.store import trials as trial_rows
+from nas.store.migrate import upgrade
+from nas.store.records import JobRecord, TrialRecord
+from search_spaces import Architecture, load_space
+from workers.search import LOST_SEGMENTS, Plan, Search
+from workers.segments import Assignment, Outcome
+from workers.tuning import Finished
+
+REQUEST: dict[str, Any] = {
+    "task": {"name": "text_lm", "sequence_length": 64},
+    "space": "tiny",
+    "objectives": ["loss", "parameters"],
+    "strategy": {"name": "nsga2", "population_size": 4},
+    "fidelity": {"max_steps": 27, "min_steps": 3, "reduction_factor": 3, "audit": 0},
+    "budget": {"trials": 18},
+}
+
+
+class Bed:
+    """A job in a fresh store, claimed, with whatever lives it takes to finish it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(data=folder)
+        upgrade(self.settings.database_url)
+        self.store = Store(self.settings.database_url)
+        self.elapsed = 0.0
+
+    def submit(self, **changes: Any) -> str:
+        request = JobRequest.model_validate({**REQUEST, **changes})
+        job, _ = Jobs(self.store, self.settings).submit(request)
+        return job.id
+
+    def claim(self) -> JobRecord:
+        with self.store.write() as session:
+            job = leases.claim_job(session, "worker", 30)
+            assert job is not None
+            job_rows.begin(
+                session,
+                job.id,
+                job.token,
+                task_key="task",
+                result_key=f"result {job.request['fidelity']['max_steps']}",
+                data_hash="data",
+                trivial_loss=5.0,
+                scales={},
+            )
+            return job_rows.record(session, job.id)
+
+    def search(self, job: JobRecord) -> Search:
+        request = JobRequest.model_validate(job.request)
+        objectives = list(request.objectives)
+        strategy = create_strategy(
+            request.strategy.name,
+            space=load_space("tiny"),
+            objectives=objectives,
+            seed=request.seed,
+            known_costs=costs,
+            **request.strategy.model_dump(exclude={"name"}),
+        )
+        rungs: Rungs[int] = Rungs(request.fidelity.rungs(), 3, objectives, audit=0.0)
+        plan = Plan(
+            job=job,
+            request=request,
+            strategy=strategy,
+            rungs=rungs,
+            costs=costs,
+            checkpoints=self.settings.checkpoints / job.id,
+            elapsed=lambda: self.elapsed,
+            draining=lambda: False,
+            kwh_per_core_second=1e-6,
+        )
+        return Search(self.store, plan)
+
+    def trials(self, job: str) -> list[TrialRecord]:
+        with self.store.read() as session:
+            return trial_rows.all(session, job)
+
+
+def costs(arch: Architecture) -> dict[str, float]:
+    return {"parameters": float(arch.width * arch.depth * 100)}
+
+
+def train(assignment: Assignment) -> Outcome:
+    """Wider and longer is better, a little differently for each architecture."""
+    arch = Architecture.model_validate_json(assignment.architecture)
+    noise = random.Random(assignment.architecture).random()
+    loss = 5.0 - 0.01 * arch.width - 0.05 * assignment.to_steps + 0.1 * noise
+    metrics = {"loss": loss, "accuracy": 0.1, "expected_depth": float(arch.depth)}
+    return Outcome("finished", assignment.to_steps, metrics, 1.0, 0.5)
+
+
+def drive(search: Search, slots: int = 2, stop_after: int | None = None) -> Iterator[Assignment]:
+    """Run segments until the search is finished, in a shuffled order of ends; yields each ended."""
+    rng = random.Random(0)
+    running: list[Assignment] = []
+    ended = 0
+    while True:
+        chosen = search.next() if len(running) < slots else None
+        if isinstance(chosen, Finished):
+            return
+        if chosen is not None:
+            running.append(chosen)
+            continue
+        if stop_after is not None and ended >= stop_after:
+            return
+        assert running, "nothing runs and nothing is finished: a stuck job"
+        assignment = running.pop(rng.randrange(len(running)))
+        search.ended(assignment, train(assignment))
+        ended += 1
+        yield assignment
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Bed:
+    return Bed(tmp_path)
+
+
+def test_a_search_fills_the_rungs(bed: Bed) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    segments = list(drive(search))
+    search.close()
+    trials = bed.trials(job_id)
+    assert len(trials) == 18
+    first, second, third = (sum(a.rung == r for a in segments) for r in range(3))
+    assert first == 18
+    assert 6 <= second <= 12  # asynchronous: the early best of few are promoted, too
+    assert 2 <= third <= second / 2
+    assert {t.state for t in trials} == {TrialState.STOPPED, TrialState.COMPLETED}
+    assert all([p.rung for p in t.curve] == list(range(len(t.curve))) for t in trials)
+
+
+@pytest.mark.parametrize("lives", [1, 3, 7])
+def test_however_often_it_is_killed_nothing_is_lost_or_repeated(bed: Bed, lives: int) -> None:
+    job_id = bed.submit()
+    segments: list[tuple[str, int]] = []
+    for life in range(lives):
+        job = bed.claim()
+        search = bed.search(job)
+        last = life == lives - 1
+        ended = drive(search, stop_after=None if last else 5)
+        segments += [(a.trial, a.rung) for a in ended]
+        if not last:  # a killed process says nothing: its lease runs out
+            with bed.store.write() as session:
+                leases.renew_job(session, job.id, job.token, -1)
+    trials = bed.trials(job_id)
+    assert len(segments) == len(set(segments))
+    assert sorted(segments) == sorted((t.id, p.rung) for t in trials for p in t.curve)
+    assert len(trials) == 18
+    assert sum(len(t.curve) > 1 for t in trials) >= 6
+    assert sum(t.state is TrialState.COMPLETED for t in trials) >= 2
+
+
+def test_a_process_that_lost_its_lease_writes_nothing(bed: Bed) -> None:
+    job_id = bed.submit()
+    old = bed.claim()
+    search = bed.search(old)
+    assignment = search.next()
+    assert isinstance(assignment, Assignment)
+    with bed.store.write() as session:
+        leases.renew_job(session, old.id, old.token, -1)
+    bed.claim()
+    with pytest.raises(LeaseLost):
+        search.ended(assignment, train(assignment))
+    with pytest.raises(LeaseLost):
+        search.next()
+    assert all(not t.curve for t in bed.trials(job_id))
+
+
+def test_an_interrupted_promotion_goes_on_first(bed: Bed) -> None:
+    bed.submit()
+    job = bed.claim()
+    search = bed.search(job)
+    running: Assignment | None = None
+    for _ in range(40):
+        chosen = search.next()
+        assert isinstance(chosen, Assignment)
+        if chosen.rung:
+            running = chosen
+            break
+        search.ended(chosen, train(chosen))
+    assert running is not None
+    with bed.store.write() as session:
+        leases.renew_job(session, job.id, job.token, -1)
+    again = bed.search(bed.claim()).next()
+    assert isinstance(again, Assignment)
+    assert again.key == running.key
+
+
+def test_a_failed_trial_ends_alone(bed: Bed) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    first = search.next()
+    assert isinstance(first, Assignment)
+    search.ended(first, Outcome("failed", 0, {}, 0.0, 0.0, "diverged at step 2: loss is nan"))
+    list(drive(search))
+    failed = [t for t in bed.trials(job_id) if t.state is TrialState.FAILED]
+    assert [t.error for t in failed] == ["diverged at step 2: loss is nan"]
+    assert len(bed.trials(job_id)) == 18
+
+
+def test_a_trial_that_keeps_killing_its_process_fails(bed: Bed) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    first = search.next()
+    assert isinstance(first, Assignment)
+    for _ in range(LOST_SEGMENTS - 1):
+        search.lost(first)
+        again = search.next()
+        assert isinstance(again, Assignment)
+        assert again.key == first.key
+    search.lost(first)
+    (trial,) = [t for t in bed.trials(job_id) if t.id == first.trial]
+    assert trial.state is TrialState.FAILED
+    assert trial.error is not None
+    assert "died" in trial.error
+
+
+def test_known_results_are_reused_and_not_counted(bed: Bed) -> None:
+    first = bed.submit(strategy={"name": "homogeneous"}, budget={"trials": 9})
+    job = bed.claim()
+    search = bed.search(job)
+    list(drive(search))
+    search.close()
+    with bed.store.write() as session:
+        leases.renew_job(session, job.id, job.token, -1)
+        leases.release_job(session, job.id, job.token)
+    Jobs(bed.store, bed.settings).cancel(first)
+    completed = {t.fingerprint: t for t in bed.trials(first) if t.state is TrialState.COMPLETED}
+    assert completed
+    second = bed.submit(strategy={"name": "homogeneous"}, budget={"trials": 9})
+    list(drive(bed.search(bed.claim())))
+    trials = bed.trials(second)
+    reused = {t.fingerprint: t for t in trials if t.state is TrialState.REUSED}
+    assert reused.keys() == completed.keys()
+    assert len(trials) == 9 + len(reused)
+    for fingerprint, trial in reused.items():
+        assert trial.metrics["loss"] == completed[fingerprint].metrics["loss"]
+        assert trial.reused_from == completed[fingerprint].id
+
+
+@pytest.mark.parametrize(
+    ("budget", "segments"),
+    [({"full_trainings": 1.0}, (9, 11)), ({"energy_kwh": 1.4e-5}, (9, 11))],
+)
+def test_a_bound_that_is_met_starts_nothing_more(
+    bed: Bed, budget: dict[str, float], segments: tuple[int, int]
+) -> None:
+    bed.submit(budget=budget)
+    low, high = segments
+    ended = list(drive(bed.search(bed.claim())))
+    steps = sum(a.to_steps - (0, 3, 9)[a.rung] for a in ended)
+    if "full_trainings" in budget:
+        assert 27 <= steps <= 27 + 18
+    else:
+        assert low <= len(ended) <= high
+
+
+def test_time_that_is_up_starts_nothing_more(bed: Bed) -> None:
+    bed.submit(budget={"wall_seconds": 10.0})
+    search = bed.search(bed.claim())
+    first = search.next()
+    assert isinstance(first, Assignment)
+    bed.elapsed = 10.0
+    assert search.next() is None  # one is running still
+    search.ended(first, train(first))
+    assert isinstance(search.next(), Finished)
