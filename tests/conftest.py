@@ -15,7 +15,9 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
+from nas.jobs import Jobs
 from nas.schemas import JobRequest
+from nas.settings import Settings
 from nas.states import TrialState
 from nas.store import Store, jobs, leases, migrate, trials
 from nas.store.records import JobRecord, TrialRecord
@@ -25,6 +27,11 @@ from search_spaces.architecture import Architecture
 
 STEPS = (30, 90, 270)
 """Of the rungs of a job that does not say otherwise."""
+
+SCALES = {
+    "loss": {"low": 0.0, "high": 4.0, "log": False, "maximize": False},
+    "parameters": {"low": 1.0, "high": 10_000.0, "log": True, "maximize": False},
+}
 
 _counter = itertools.count()
 
@@ -227,3 +234,47 @@ def architecture(index: int) -> Architecture:
 def lab(store: Store) -> Laboratory:
     """A laboratory over each kind of database."""
     return Laboratory(store)
+
+
+@pytest.fixture
+def service_settings(tmp_path: Path) -> Settings:
+    """Settings with rates that are easy to reckon with."""
+    return Settings(
+        data=tmp_path / "data",
+        max_upload_bytes=100_000,
+        watts_per_core=36.0,
+        co2_kg_per_kwh=0.5,
+        price_per_core_hour=2.0,
+    )
+
+
+@pytest.fixture
+def service(store: Store, service_settings: Settings) -> Jobs:
+    """The use cases, over each kind of database."""
+    return Jobs(store, service_settings)
+
+
+@pytest.fixture
+def searched(service: Jobs, lab: Laboratory) -> JobRecord:
+    """A running job: trials 1 and 2 are its front, 4 breaks the constraint, 5 is not complete."""
+    bound = {"metric": "parameters", "max": 5000}
+    request = {"task": {"name": "text_lm"}, "objectives": ["loss", "parameters"]}
+    service.submit(JobRequest.model_validate({**request, "constraints": [bound]}))
+    job = lab.claim()
+    with lab.together(), lab.writing() as session:
+        jobs.begin(
+            session,
+            job.id,
+            job.token,
+            task_key="t",
+            result_key="r",
+            data_hash="d",
+            trivial_loss=4.0,
+            scales=SCALES,
+        )
+        for i, (loss, parameters, rung) in enumerate(
+            [(2.0, 100.0, 2), (1.0, 1000.0, 2), (2.0, 1000.0, 2), (0.5, 9000.0, 2), (3.0, 10.0, 0)]
+        ):
+            trial = lab.insert(job, i, costs={"parameters": parameters})
+            lab.train(job, trial, {"loss": loss}, rung=rung)
+    return job

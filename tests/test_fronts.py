@@ -11,6 +11,7 @@ import pytest
 from nas.catalogue.metrics import METRICS
 from nas.fronts import check, front
 from nas.schemas import Constraint
+from nas.search import pareto
 from nas.store.scores import Scores
 from search_spaces.errors import InvalidInput
 
@@ -82,6 +83,18 @@ def test_a_front_is_what_comparing_every_pair_gives(
         ascending = METRICS[objectives[0]].direction == "minimize"
         assert (np.diff(first if ascending else -first) >= 0).all()
     assert found.knee in found.members
+
+
+@pytest.mark.parametrize("objectives", [OBJECTIVES, ("accuracy",), ("latency_ms", "loss")])
+def test_many_trials_give_the_same_front_as_pareto_alone(objectives: tuple[str, ...]) -> None:
+    scores = _scores(20_000, seed=1)
+    keep = scores.complete & ~np.isnan(scores.column("loss"))
+    rows = np.flatnonzero(keep)
+    signs = [-1 if METRICS[name].direction == "maximize" else 1 for name in objectives]
+    points = np.column_stack([scores.column(name)[rows] for name in objectives]) * signs
+    bounds = [Constraint(metric="loss", max=1e9)]  # only those that have a loss
+    found = front(scores, objectives, bounds, SCALES, "full")
+    assert sorted(found.members) == [int(row) + 1 for row in rows[pareto.front(points)]]
 
 
 def _three() -> Scores:

@@ -238,6 +238,8 @@ class JobProcess:
         )
 
     def _phase(self, phase: str) -> None:
+        if self.stopping:
+            return  # what is left is skipped, not entered
         log.info("phase", job=self.job.id, phase=phase)
         with self.store.write() as session:
             job_rows.set_phase(session, self.job.id, self.token, phase)

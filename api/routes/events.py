@@ -15,6 +15,7 @@ from api.openapi import problems
 from nas.schemas import Event
 
 HEARTBEAT_SECONDS = 15
+LINE_END = "\n"
 STREAM = {
     "description": "Server-sent events: `id` is the seq, `event` the type, `data` the event as "
     "JSON. The stream ends after the job's last event.",
@@ -48,9 +49,11 @@ async def follow(
     job = await run_in_threadpool(jobs.get, job_id)
     start = after if last_event_id is None else last_event_id
     events = tailer.follow(job_id, start, ended=job.state.final)
-    return EventSourceResponse(_messages(events), ping=HEARTBEAT_SECONDS, sep="\n")
+    return EventSourceResponse(_messages(events), ping=HEARTBEAT_SECONDS, sep=LINE_END)
 
 
 async def _messages(events: AsyncIterator[Event]) -> AsyncIterator[ServerSentEvent]:
     async for event in events:
-        yield ServerSentEvent(data=event.model_dump_json(), id=str(event.seq), event=event.type)
+        yield ServerSentEvent(
+            data=event.model_dump_json(), id=str(event.seq), event=event.type, sep=LINE_END
+        )

@@ -89,19 +89,24 @@ def best(
         if highest is None:
             return {}
         among = [*conditions, TrialRow.rung == highest]
-    best_of = [
-        (func.min if METRICS[name].direction == "minimize" else func.max)(getattr(TrialRow, name))
-        for name in objectives
-    ]
-    row = session.execute(select(*best_of).where(*among)).one()
-    return {name: value for name, value in zip(objectives, row, strict=True) if value is not None}
+    found = {}
+    for name in objectives:
+        column = getattr(TrialRow, name)
+        order = column.asc() if METRICS[name].direction == "minimize" else column.desc()
+        # the first fit along the metric's index, rather than an aggregate over all that fit
+        query = select(column).where(*among, column.is_not(None)).order_by(order).limit(1)
+        value = session.scalar(query)
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def feasible(bounds: Iterable[Bound]) -> list[ColumnElement[bool]]:
     """Conditions that hold for trials whose metrics are known to keep the bounds."""
     conditions: list[ColumnElement[bool]] = []
     for metric, low, high in bounds:
-        column = getattr(TrialRow, metric)
+        # an expression, which no index serves: a bound is not what a query should begin with
+        column = getattr(TrialRow, metric) + 0.0
         if low is not None:
             conditions.append(column >= low)
         if high is not None:

@@ -27,8 +27,11 @@ def mixing_live(
     output = batch * length * (width + heads)
     if not causal:
         return output + sums + batch * length * width
-    chunk = min(CHUNK, length)
-    return output + 2 * sums + 2 * batch * chunk * (heads * chunk + width)
+    # of two chunks in turn: the direct weights, what they mix
+    first = min(CHUNK, length)
+    second = min(CHUNK, length - first)
+    direct = heads * (first * first + second * second)
+    return output + 2 * sums + batch * (direct + 2 * first * width)
 
 
 def mixing_saved(batch: int, length: int, width: int, heads: int, features: int) -> int:

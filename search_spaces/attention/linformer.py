@@ -31,13 +31,16 @@ class LinformerAttention(AttentionSpec):
         # the input is shortened first and projected to keys and values afterwards
         flops = 4 * tokens * width * width + 4 * short * width * (length + width)
         flops += 4 * tokens * self.rank * width
-        floats = 2 * tokens * width + 4 * short * width
-        # several sequences are shortened in one product, of a transposed copy
-        copied = tokens * width if batch > 1 else 0
+        dense, kept = tokens * width, short * width
+        floats = 2 * dense + 4 * kept
+        live = floats
+        if batch > 1:  # the products of several sequences are of transposed copies
+            live = max(live, dense + 5 * kept)
+        copied = dense if batch > 1 else 0
         return Cost(
             parameters,
             flops,
             flops,
-            live_bytes=FLOAT_BYTES * floats,
+            live_bytes=FLOAT_BYTES * live,
             saved_bytes=FLOAT_BYTES * (floats + tokens * heads + copied),
         )

@@ -73,21 +73,23 @@ class LongformerAttention(AttentionSpec):
         leading = 0 if causal else min(self.globals, length)
         parameters = 4 * width * width + (3 * width * width if leading else 0)
         flops = 8 * tokens * width * width
-        tile = 0
-        for block in blocks(length, self.window, 0 if causal else self.window, leading):
+        tile, right = 0, 0 if causal else min(self.window, length)
+        for block in blocks(length, self.window, right, leading):
             flops += 4 * batch * width * block.queries * block.keys
             copied = block.keys * width // heads if block.leading else 0
             tile = max(tile, rows * (2 * block.queries * block.keys + copied))
+        band = min(BLOCK, length) * (BLOCK + min(self.window, length) + right)
         dense = tokens * width
-        saved = 4 * dense + tokens * heads * leading
+        saved = 4 * dense
         if leading:
-            saved += dense  # the output with the rows of the global positions put in
+            # the output with the rows of the global positions put in, their weights and queries
+            saved += dense + leading * heads * (tokens + 4 * batch * width)
             flops += 6 * batch * leading * width * width
             flops += 4 * batch * leading * heads * length * width
         return Cost(
             parameters,
             flops,
             flops,
-            live_bytes=FLOAT_BYTES * (4 * dense + tile),
+            live_bytes=FLOAT_BYTES * (4 * dense + tile + band),
             saved_bytes=FLOAT_BYTES * saved,
         )

@@ -36,7 +36,8 @@ class PerformerAttention(AttentionSpec):
         rows = batch * length * heads
         features = 2 * rows * self.features
         kept = mixing_saved(batch, length, width, heads, self.features) + dense
-        while_made = 3 * dense + features + 2 * rows
+        projection = self.features * width // heads
+        while_made = max(4 * dense, 3 * dense + features + rows)
         while_mixed = dense + features
         while_mixed += mixing_live(batch, length, width, heads, self.features, causal)
         return Cost(
@@ -45,5 +46,5 @@ class PerformerAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * max(while_made, while_mixed),
             # the gradient of ‖k‖² needs the keys, which lie in one memory with the queries
-            saved_bytes=FLOAT_BYTES * (2 * dense + features + kept),
+            saved_bytes=FLOAT_BYTES * (2 * dense + features + kept + projection),
         )

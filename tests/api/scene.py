@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,18 @@ def distinct_seeds(count: int) -> list[int]:
     return list(found.values())
 
 
+def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until it holds.
+
+    Raises:
+        AssertionError: it never did.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.005)
+
+
 class Running:
     """An application under a real server in a thread of this process, until ``stop``."""
 
@@ -157,8 +169,7 @@ class Running:
         sockets: list[socket.socket] = [self._listening]
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": sockets})
         self._thread.start()
-        while not self._server.started:
-            time.sleep(0.005)
+        eventually(lambda: self._server.started)
 
     def stop(self) -> None:
         """Stop as a signal would have it."""

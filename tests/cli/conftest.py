@@ -131,11 +131,12 @@ class Service:
 
     def serve_export(self, *, error: str | None = None) -> None:
         """Do a worker's part: make the next export that is asked for, or fail it."""
-        record = None
-        while record is None:
+        record, deadline = None, time.monotonic() + 15
+        while record is None and time.monotonic() < deadline:
             with self.store.write() as session:
                 record = exports.claim(session, "test-worker", 60)
             time.sleep(0.02)
+        assert record is not None
         with self.store.write() as session:
             if error is not None:
                 exports.fail(session, record.id, record.token, error)

@@ -26,7 +26,7 @@ def test_submit_a_yaml_file_shows_the_job_and_what_next(nas: Any, tmp_path: Path
     newest = nas.json("jobs", "--limit", "1")["items"][0]
     assert f"job {newest['id']} (from-a-file) is queued" in result.stdout
     assert f"nas watch {newest['id']}" in result.stdout
-    assert nas.json("show", "latest")["request"]["space"] == "tiny"
+    assert nas.json("show", "latest")["space"] == "tiny@1"
     nas("cancel", newest["id"])
 
 

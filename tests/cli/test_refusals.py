@@ -64,7 +64,7 @@ def test_unknown_trial_and_format_are_refused(nas: Any, finished: str) -> None:
     assert "trial_none" in nas.refused("export", finished, "--trial", "trial_none")
     assert "no trial number 999" in nas.refused("export", finished, "--trial", "999")
     assert "allowed: config" in nas.refused("export", finished, "--format", "pickle")
-    assert "best:nothing" in nas.refused("export", finished, "--trial", "best:nothing")
+    assert "'nothing' is not a metric" in nas.refused("export", finished, "--trial", "best:nothing")
 
 
 def test_malformed_bounds_and_plots_are_refused_before_anything_is_asked(

@@ -25,6 +25,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown space": ({"task": TEXT, "space": "huge"}, "/space"),
     "unknown version": ({"task": TEXT, "space": "tiny@99"}, "/space"),
     "encoder space": ({"task": TEXT, "space": "efficient-encoder"}, "/space"),
+    "encoder mechanism in a causal space": (
+        {
+            "task": TEXT,
+            "space": {
+                "causal": True,
+                "width": [32],
+                "depth": [1],
+                "heads": [2],
+                "attention": ["linformer"],
+            },
+        },
+        "/space/attention/0",
+    ),
     "unknown objective": ({"task": TEXT, "objectives": ["beauty"]}, "/objectives/0"),
     "repeated objective": ({"task": TEXT, "objectives": ["loss", "loss"]}, "/objectives"),
     "budget of zero": ({"task": TEXT, "budget": {"trials": 0}}, "/budget/trials"),
@@ -113,7 +126,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         refused = run("serve", "--port", port, "--data", str(tmp_path / "data"))
     assert refused.returncode == 2
     assert port in refused.stderr
-    assert "in use" in refused.stderr
+    assert "--port" in refused.stderr
 
 
 def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ def find(service: Service, victim: str) -> psutil.Process:
         return running("workers.service")[0]
     if victim == "job":  # the older one works, the younger one waits
         return min(running("workers.job"), key=lambda p: p.create_time())
-    actors = [p for p in relatives if "SegmentTrainable" in " ".join(p.cmdline())]
-    return actors[0]
+    # Ray names its processes after what they run: an actor at work after its method
+    return until(lambda: [p for p in relatives if "train" in p.cmdline()[0]], 5, "an actor")[0]
 
 
 def assert_whole(service: Service, job: Job, before: dict[str, list[Any]]) -> None:

@@ -161,16 +161,15 @@ class _MixCausal(Function):
         rows = split_heads(out, heads)
         weight = q.new_empty(P, N, 1)
         past = products, features
-        products, features = products.clone(), features.clone()
         for c in _chunks(N):
             direct = torch.bmm(q[:, c], k[:, c].transpose(1, 2)).tril_()
-            mixed = torch.bmm(q[:, c], products).baddbmm_(direct, v[:, c])
+            mixed = torch.baddbmm(torch.bmm(q[:, c], products), direct, v[:, c])
             seen = torch.bmm(q[:, c], features.transpose(1, 2))
             seen.add_(direct.sum(dim=-1, keepdim=True)).add_(epsilon)
             rows[:, :, c] = mixed.div_(seen).view(rows.shape[0], heads, *mixed.shape[1:])
             weight[:, c] = seen
-            products.baddbmm_(k[:, c].transpose(1, 2), v[:, c])
-            features.add_(k[:, c].sum(dim=1, keepdim=True))
+            products = torch.baddbmm(products, k[:, c].transpose(1, 2), v[:, c])
+            features = features + k[:, c].sum(dim=1, keepdim=True)
         ctx.heads = heads
         ctx.save_for_backward(q, k, v, *past, weight, out)
         return out, products, features

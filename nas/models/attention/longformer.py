@@ -140,8 +140,7 @@ class _MixLocally(Function):
         rows = split_heads(out, heads)
         tiles = _Tiles(q, k, band, valid)
         for block in tiles.blocks:
-            mixed = tiles.mix(block, v)
-            rows[:, :, block.start : block.stop] = mixed.view(-1, heads, *mixed.shape[1:])
+            tiles.mix(block, v, rows[:, :, block.start : block.stop])
         ctx.save_for_backward(q, k, v, out, valid)
         ctx.heads, ctx.band = heads, band
         return out
@@ -187,9 +186,9 @@ class _Tiles:
         j = torch.arange(C + self.left + right, device=q.device) - self.left
         self.bias = torch.where((j >= i - self.left) & (j <= i + right), 0.0, HIDDEN).to(q.dtype)
 
-    def mix(self, block: Block, v: Tensor) -> Tensor:
-        """The means of values (P, queries, E)."""
-        return torch.bmm(self.weights(block), self.seen(v, block))
+    def mix(self, block: Block, v: Tensor, out: Tensor) -> None:
+        """Write the means of values to ``out`` (B, H, queries, E)."""
+        out.copy_(torch.bmm(self.weights(block), self.seen(v, block)).view(out.shape))
 
     def weights(self, block: Block) -> Tensor:
         """Softmax weights (P, queries, keys)."""

@@ -49,6 +49,7 @@ class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
     def _features(self, qk: Tensor) -> tuple[Tensor, Tensor]:
         q, k = qk.unbind()
         scale = self.head_width**-0.25
+        half = torch.linalg.vecdot(k, k).unsqueeze(-1) * (scale * scale / 2)
         omega = self.omega.t().to(q.dtype) * scale
         # a factor common to all features of one query cancels: ‖q‖²/2 is left out, and each query
         # is held by its own maximum
@@ -56,7 +57,6 @@ class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
         q = q.sub_(q.detach().amax(dim=-1, keepdim=True)).exp_()
         # keys need one factor for all, known beforehand: ‖ω‖²/2 bounds the exponent of any key
         bound = self.omega.square().sum(dim=-1).amax() / 2 - HEADROOM
-        half = torch.linalg.vecdot(k, k).unsqueeze(-1) * (scale * scale / 2)
         return q, (k @ omega).sub_(half + bound).exp_()
 
 
