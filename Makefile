@@ -32,6 +32,12 @@ unit: setup
 
 test: lint types imports unit
 
+bench: bench-overhead bench-training
+
+# `make bench-NAME` runs benchmarks/NAME.py; ARGS reaches it
+bench-%: setup
+	$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
+
 # Pins are taken anew: the runtime and development set, and the API's own without torch and ray.
 # A local build of torch (+cpu) is written without its suffix, so that the pin holds everywhere.
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-emit-find-links --no-emit-index-url --no-annotate --no-header

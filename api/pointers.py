@@ -27,6 +27,9 @@ MESSAGES = {
 }
 """Instead of pydantic's own text, where that speaks of Python."""
 
+CONTAINERS = {"list": list, "tuple": tuple, "dict": dict}
+"""By the names that pydantic gives them in the location of an error in a union."""
+
 _WRONG_KIND = re.compile(r"_type$|^none_required$")
 
 
@@ -115,9 +118,14 @@ class _Node:
         for member in self.members:
             if self.discriminator and label in _tags(member, self.discriminator):
                 return member
+        container = CONTAINERS.get(label.partition("[")[0])
         for member in self.members:
-            if member.model and re.search(rf"\b{member.model.__name__}\b", label):
+            if container and get_origin(member.annotation) is container:
                 return member
+            # a validator around the model is named around its name
+            if not container and member.model:
+                if re.search(rf"\b{member.model.__name__}\b", label):
+                    return member
         return _Node(Any)
 
 

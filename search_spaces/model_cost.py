@@ -92,12 +92,13 @@ def model_cost(
     live = halting.live_bytes + max(x + c.live_bytes for x, c in zip(inputs, layers, strict=True))
     statistics = FLOAT_BYTES * B * N * (2 if layer_norm else 1)
     saved = most * sum(c.saved_bytes + 2 * statistics for c in layers) + halting.saved_bytes
-    saved += 2 * stream + statistics + 2 * logits  # the last norm; the logits and their softmax
+    # the last norm; the logits, their softmax and, as the backward pass begins, two gradients
+    saved += 2 * stream + statistics + 4 * logits
     return ModelCost(
         parameters=inner + tables,
         non_embedding_parameters=inner,
         flops=most * sum(c.flops for c in layers) + halting.flops + head_flops,
         flops_low=fewest * sum(c.flops_low for c in layers) + halting.flops_low + head_flops,
-        peak_memory_mb=(weights + max(live, held + 2 * stream + logits)) / MEGABYTE,
+        peak_memory_mb=(weights + max(live, 2 * stream + logits)) / MEGABYTE,
         training_memory_mb=(4 * weights + saved) / MEGABYTE,
     )

@@ -26,6 +26,8 @@ def test_events_follow_a_number(service: Jobs, searched: Any) -> None:
     assert service.event_heads([searched.id]) == {searched.id: len(told)}
     assert [e.seq for e in service.events(searched.id, after=3, limit=2)] == [4, 5]
     assert service.events(searched.id, after=len(told)) == []
+    assert service.events(searched.id, after=10**30) == []
+    assert len(service.events(searched.id, after=-1)) == len(told)
 
 
 def test_trials_come_in_pages_and_one_by_one(service: Jobs, searched: Any) -> None:

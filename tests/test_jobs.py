@@ -202,3 +202,8 @@ def test_a_job_is_billed_at_the_rates_of_the_settings(service: Jobs, lab: Any) -
     assert bill.energy_kwh == pytest.approx(0.072)  # two core-hours of 36 W
     assert bill.co2_kg == pytest.approx(0.036)
     assert (bill.money, bill.currency) == (pytest.approx(4.0), "EUR")
+
+
+def test_an_id_that_no_database_can_hold_is_no_fault_of_ours(service: Jobs) -> None:
+    with pytest.raises((NotFound, InvalidInput)):
+        service.get("job_\0")

@@ -9,6 +9,7 @@ import typer
 
 from nas import __version__
 from nas.cli import catalogue, data, jobs, results, service, training
+from nas.cli.connection import Url
 from nas.cli.output import Commands
 
 OVER_HTTP = "Jobs and results (over HTTP: --url or NAS_URL)"
@@ -30,18 +31,6 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
         raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """Neural architecture search for efficient Transformers."""
 
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
@@ -78,6 +67,28 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
     "list": data.list_datasets,
     "rm": data.remove,
 }
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    url: Url = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Neural architecture search for efficient Transformers."""
+    # given before the command it counts as if given after it
+    given = {"url": url} if url else {}
+    context.default_map = {
+        **dict.fromkeys(COMMANDS[OVER_HTTP], given),
+        "data": dict.fromkeys(DATA_COMMANDS, given),
+    }
+
+
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)

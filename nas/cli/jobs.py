@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -52,8 +51,7 @@ def submit(
 
     with connect(url) as client:
         with _job_file(file) as path:
-            # the key lets a request that was lost on the way be sent again without a second job
-            job = client.submit(path, idempotency_key=uuid.uuid4().hex)
+            job = client.submit(path)
         if as_json:
             print_json(job, indent=None if watch else 2)
         else:

@@ -11,11 +11,17 @@ from nas.store.tables import ExportRow, JobRow
 
 def jobs(session: Session) -> dict[JobState, int]:
     """Jobs by state, every state named."""
-    rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
-    return dict.fromkeys(JobState, 0) | dict(rows.tuples())
+    found = dict.fromkeys(JobState, 0)
+    for state, count in session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
+        found[state] = count
+    return found
 
 
 def exports(session: Session) -> dict[ExportState, int]:
     """Exports by state, every state named."""
-    rows = session.execute(select(ExportRow.state, func.count()).group_by(ExportRow.state))
-    return dict.fromkeys(ExportState, 0) | dict(rows.tuples())
+    found = dict.fromkeys(ExportState, 0)
+    for state, count in session.execute(
+        select(ExportRow.state, func.count()).group_by(ExportRow.state)
+    ):
+        found[state] = count
+    return found

@@ -28,7 +28,9 @@ def decode(cursor: str, kinds: tuple[type | tuple[type, ...], ...]) -> list[Any]
     except (binascii.Error, ValueError) as error:
         raise refused() from error
     fits = isinstance(parts, list) and len(parts) == len(kinds)
-    if not fits or not all(isinstance(p, kind) for p, kind in zip(parts, kinds, strict=True)):
+    if not fits or "\0" in "".join(p for p in parts if isinstance(p, str)):
+        raise refused()
+    if not all(isinstance(p, kind) for p, kind in zip(parts, kinds, strict=True)):
         raise refused()
     return list(parts)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from nas.errors import StoreUnavailable
+from search_spaces.errors import InvalidInput, Problem
 
 REVISION = "0001"
 """The migration that this version of the tables needs."""
@@ -37,7 +38,7 @@ class Store:
         sqlite = self._url.get_backend_name() == "sqlite"
         # SQLite's own wait for the write lock is a poll, unfair under load: threads of one process
         # queue here instead, and only processes meet at the file
-        self._writers: threading.Lock | None = threading.Lock() if sqlite else None
+        self._writers = threading.RLock() if sqlite else None
         self._engine = engine
         self._reading = (
             engine
@@ -162,9 +163,17 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Turn a driver's complaint that the database cannot be used into StoreUnavailable."""
+    """Turn what a driver complains of into our errors: no database, or a value that it cannot take.
+
+    Raises:
+        StoreUnavailable, InvalidInput
+    """
     try:
         yield
+    except DataError as error:
+        raise InvalidInput(
+            [Problem("", f"the database cannot hold this: {_said(error)}")]
+        ) from error
     except PoolTimeout as error:
         raise StoreUnavailable(f"database {url}: all connections are in use") from error
     except DBAPIError as error:
@@ -175,8 +184,7 @@ def explained(url: str) -> Iterator[None]:
 
 def _reason(error: DBAPIError) -> str | None:
     """Why the database cannot be used, or None when the statement is at fault."""
-    original = error.orig
-    said = str(original).strip().splitlines()[0] if str(original).strip() else repr(original)
+    original, said = error.orig, _said(error)
     if "no such table" in said or getattr(original, "sqlstate", None) == "42P01":
         return "it has not been upgraded yet: run `nas db upgrade`"
     if error.connection_invalidated:
@@ -190,3 +198,8 @@ def _reason(error: DBAPIError) -> str | None:
     if state is None or state.startswith(("08", "28", "3D", "53", "57")) or state == "25006":
         return said
     return None
+
+
+def _said(error: DBAPIError) -> str:
+    lines = str(error.orig).strip().splitlines()
+    return lines[0] if lines else repr(error.orig)

@@ -12,6 +12,9 @@ from sqlalchemy.orm import Session
 from nas.store.records import EventRecord
 from nas.store.tables import EventRow, JobRow
 
+_LAST = 2**31 - 1
+"""The greatest number that the column holds."""
+
 
 def append(session: Session, job_id: str, event_type: str, data: dict[str, Any]) -> int:
     """Add an event to the transaction of the change that it tells of; returns its seq."""
@@ -20,16 +23,16 @@ def append(session: Session, job_id: str, event_type: str, data: dict[str, Any])
     return seq
 
 
-def next_seq(session: Session, job_id: str) -> int:
-    """The number of the event that the caller adds next; the job's row is locked from here on."""
+def next_seq(session: Session, job_id: str, count: int = 1) -> int:
+    """The first number of the events that the caller adds; the job's row is locked from here on."""
     following = session.scalars(
         update(JobRow)
         .where(JobRow.id == job_id)
-        .values(next_seq=JobRow.next_seq + 1)
+        .values(next_seq=JobRow.next_seq + count)
         .returning(JobRow.next_seq)
         .execution_options(synchronize_session=False)
     ).one()
-    return following - 1
+    return following - count
 
 
 def add(session: Session, job_id: str, seq: int, event_type: str, data: dict[str, Any]) -> None:
@@ -39,6 +42,7 @@ def add(session: Session, job_id: str, seq: int, event_type: str, data: dict[str
 
 def after(session: Session, job_id: str, seq: int = 0, limit: int = 500) -> list[EventRecord]:
     """Up to ``limit`` events of a job that follow number ``seq``, in order."""
+    seq = max(0, min(seq, _LAST))
     rows = session.scalars(
         select(EventRow)
         .where(EventRow.job_id == job_id, EventRow.seq > seq)

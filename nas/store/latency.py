@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from nas.store import clock
+from nas.store import clock, upsert
 from nas.store.tables import LatencyTableRow
 
 
@@ -18,5 +18,5 @@ def get(session: Session, device: str) -> dict[str, Any] | None:
 
 def put(session: Session, device: str, table: dict[str, Any]) -> None:
     """Keep this table for the device, in the place of an older one."""
-    session.merge(LatencyTableRow(device=device, table=table, updated_at=clock.now(session)))
-    session.flush()
+    values = {"device": device, "table": table, "updated_at": clock.now(session)}
+    upsert.put(session, LatencyTableRow, "device", values)

@@ -45,6 +45,16 @@ def to_record(
     )
 
 
+def rows_of(session: Session, trial_ids: Sequence[str]) -> dict[str, TrialRow]:
+    """These trials as they are in the database now, by id; those that do not exist are left out."""
+    query = select(TrialRow).execution_options(populate_existing=True)
+    return {
+        row.id: row
+        for ids in _chunks(trial_ids)
+        for row in session.scalars(query.where(TrialRow.id.in_(ids)))
+    }
+
+
 def records(
     session: Session, rows: Sequence[TrialRow], *, with_curve: bool = False
 ) -> list[TrialRecord]:

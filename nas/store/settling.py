@@ -67,12 +67,18 @@ def tell(
     rows: Sequence[TrialRow],
     architectures: Mapping[str, dict[str, Any]] | None = None,
 ) -> None:
-    """Append the event of each trial as it is now; architectures by trial where they are known."""
+    """Append the events of trials of one job as they are now.
+
+    architectures: by trial, where the caller has them.
+    """
+    if not rows:
+        return
     if architectures is None:
         architectures = documents(session, [row.id for row in rows])
-    for row in rows:
+    first = events.next_seq(session, rows[0].job_id, len(rows))
+    for seq, row in enumerate(rows, start=first):
         trial = to_record(row, architectures[row.id])
-        row.seq = events.next_seq(session, row.job_id)
+        row.seq = seq
         events.add(
             session,
             row.job_id,

@@ -54,6 +54,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Message(TypeDecorator[str]):
+    """A text for people. PostgreSQL holds no NUL, which a message may bring along."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Without NULs."""
+        return None if value is None else value.replace("\0", "")
+
+
 def state_type(states: type[StrEnum], name: str) -> Enum:
     """A column of these states, as strings, which the database checks."""
     return Enum(
@@ -121,7 +132,7 @@ class JobRow(Base):
     name: Mapped[str] = mapped_column(NAME)
     state: Mapped[JobState] = mapped_column(state_type(JobState, "state"))
     phase: Mapped[str] = mapped_column(KEY)
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Message)
     idempotency_key: Mapped[str | None] = mapped_column(KEY)
     """SHA-256 of the key that the client gave."""
     request_hash: Mapped[str] = mapped_column(KEY)
@@ -182,7 +193,7 @@ class TrialRow(Metrics, Base):
     origin: Mapped[str] = mapped_column(KEY)
     seed: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[TrialState] = mapped_column(state_type(TrialState, "state"))
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Message)
     rung: Mapped[int | None]
     active_rung: Mapped[int | None]
     steps: Mapped[int] = mapped_column(default=0)
@@ -270,7 +281,7 @@ class ExportRow(Base):
     trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"))
     format: Mapped[str] = mapped_column(KEY)
     state: Mapped[ExportState] = mapped_column(state_type(ExportState, "state"))
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Message)
     filename: Mapped[str | None] = mapped_column(String(255))
     worker: Mapped[str | None] = mapped_column(NAME)
     token: Mapped[int] = mapped_column(default=0)

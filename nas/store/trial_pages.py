@@ -65,7 +65,9 @@ def _position(cursor: str | None, sort: str) -> tuple[float | None, str | None]:
     if cursor is None:
         return None, None
     order, value, trial_id = cursors.decode(cursor, (str, (int, float, type(None)), str))
-    if order != sort:
+    if order != sort or isinstance(value, bool):
+        raise cursors.refused()
+    if sort.removeprefix("-") == "number" and not (isinstance(value, int) and 0 < value < 2**31):
         raise cursors.refused()
     return value, trial_id
 

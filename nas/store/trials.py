@@ -14,7 +14,7 @@ from nas.states import TrialState, check_trial
 from nas.store import clock, settling
 from nas.store.ids import new_id
 from nas.store.jobs import fence
-from nas.store.reading import records, to_record
+from nas.store.reading import records, rows_of, to_record
 from nas.store.records import TrialRecord
 from nas.store.tables import (
     ArchitectureRow,
@@ -153,8 +153,15 @@ def stop(session: Session, trial_ids: Sequence[str], token: int) -> None:
     Raises:
         LeaseLost, NotFound, Conflict: one of them has ended.
     """
-    rows = [_fenced(session, trial_id, token)[1] for trial_id in trial_ids]
-    settling.move(session, rows, TrialState.STOPPED, clock.now(session))
+    if not trial_ids:
+        return
+    job, _ = _fenced(session, trial_ids[0], token)
+    rows = rows_of(session, trial_ids)
+    for trial_id in trial_ids:
+        if trial_id not in rows or rows[trial_id].job_id != job.id:
+            raise NotFound(f"there is no trial {trial_id} in job {job.id}")
+    ordered = sorted(rows.values(), key=lambda row: row.number)
+    settling.move(session, ordered, TrialState.STOPPED, clock.now(session))
 
 
 def fail(session: Session, trial_id: str, token: int, error: str) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from nas.store import clock
+from nas.store import clock, upsert
 from nas.store.records import WorkerRecord
 from nas.store.tables import WorkerRow
 
 
 def beat(session: Session, worker: str, *, host: str, pid: int, started: float) -> None:
     """Say that this worker is alive; the first time, that it is there."""
-    session.merge(
-        WorkerRow(id=worker, host=host, pid=pid, started=started, heartbeat=clock.now(session))
-    )
-    session.flush()
+    values = {"id": worker, "host": host, "pid": pid, "started": started}
+    upsert.put(session, WorkerRow, "id", {**values, "heartbeat": clock.now(session)})
 
 
 def leave(session: Session, worker: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,23 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 def scene(store: Store, settings: Settings) -> Scene:
     """The worker's side."""
     return Scene(store, settings)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A service with a finished job, shared by tests that only read."""
+
+    client: TestClient
+    job: str
+
+
+@pytest.fixture(scope="session")
+def reading(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> Iterator[Reading]:
+    """The shared service."""
+    folder = tmp_path_factory.mktemp("reading")
+    shutil.copy(migrated_sqlite, folder / "store.db")
+    store, settings = Store(f"sqlite:///{folder}/store.db"), settings_in(folder)
+    job = Scene(store, settings).finished_job()
+    with TestClient(create_app(store, settings)) as client:
+        yield Reading(client, job)
+    store.close()

@@ -101,7 +101,7 @@ class Scene:
             jobs.finish(session, job.id, job.token, state)
 
     def finished_job(self, trained: int = 12) -> str:
-        """A job that succeeded: most trials complete, some at lower rungs, one failed, one verified."""
+        """A job that succeeded: trials complete and at lower rungs, one failed, one verified."""
         self.submit(name="finished")
         job = self.claim()
         seeds = distinct_seeds(trained)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from typer.testing import CliRunner, Result
@@ -66,11 +67,12 @@ class Service:
             )
         return record.id
 
-    def claim(self) -> JobRecord:
-        """The oldest queued job, in the hands of a worker that has begun it."""
+    def claim(self, job_id: str) -> JobRecord:
+        """This job, which must be the only one queued, in the hands of a worker that began it."""
         with self.store.write() as session:
             job = leases.claim_job(session, "test-worker", 600)
             assert job is not None
+            assert job.id == job_id
             jobs.begin(
                 session,
                 job.id,
@@ -185,8 +187,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def finished(service: Service) -> str:
     """A job that succeeded, with trials at every rung and a verified one."""
-    service.submit(name="finished", objectives=OBJECTIVES)
-    job = service.claim()
+    job = service.claim(service.submit(name="finished", objectives=OBJECTIVES))
     done = [service.trial(job, seed, rung=2 if seed % 2 else seed % 3) for seed in range(24)]
     best = min((t for t in done if t.fidelity == 1), key=lambda t: t.metrics["loss"])
     with service.store.write() as session:
@@ -216,8 +217,9 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 class Nas:
     """The command line, run in this process against the service."""
 
-    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, url: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NAS_URL", url)
+        monkeypatch.setenv("NAS_DATA", str(data))
         monkeypatch.setenv("COLUMNS", "100")
         self._runner = CliRunner()
         self.url = url
@@ -235,6 +237,10 @@ class Nas:
         assert result.exit_code == 0, result.stderr
         return json.loads(result.stdout)
 
+    def fetch(self, path: str) -> Any:
+        """What the service answers."""
+        return httpx.get(self.url + path).json()
+
     def refused(self, *arguments: str, stdin: str | None = None, code: int = 2) -> str:
         """What a command that fails says; it prints nothing else."""
         result = self(*arguments, stdin=stdin)
@@ -245,6 +251,6 @@ class Nas:
 
 
 @pytest.fixture
-def nas(service: Service, monkeypatch: pytest.MonkeyPatch) -> Nas:
+def nas(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nas:
     """The command line of the service's user."""
-    return Nas(service.url, monkeypatch)
+    return Nas(service.url, tmp_path / "data-of-nas", monkeypatch)

@@ -10,8 +10,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 HEAVY = (
     "torch",
@@ -27,17 +25,20 @@ HEAVY = (
 PROGRAM = """
 import json, sys
 from nas.cli import app
-try:
-    app.app(sys.argv[1:])
-except SystemExit as end:
-    code = end.code
-print(json.dumps({"code": code, "modules": sorted({m.partition(".")[0] for m in sys.modules})}))
+codes = []
+for command in json.loads(sys.argv[1]):
+    try:
+        app.app(command)
+    except SystemExit as end:
+        codes.append(end.code)
+print(json.dumps({"codes": codes, "modules": sorted({m.partition(".")[0] for m in sys.modules})}))
 """
 
 
-def run(*arguments: str, url: str) -> tuple[int, set[str]]:
+def imported_by(*commands: list[str], url: str) -> set[str]:
+    """The packages that a process has imported after these commands, which must succeed."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -46,40 +47,34 @@ def run(*arguments: str, url: str) -> tuple[int, set[str]]:
         check=True,
     )
     said = json.loads(done.stdout.splitlines()[-1])
-    return said["code"], set(said["modules"])
+    assert said["codes"] == [0] * len(commands), done.stderr
+    return set(said["modules"])
 
 
-@pytest.mark.parametrize(
-    "command", [("jobs",), ("pareto", "latest"), ("trials", "latest"), ("data", "list")]
-)
-def test_http_commands_import_nothing_heavy(
-    service: Any, finished: str, command: tuple[str, ...]
-) -> None:
-    arguments = [finished if a == "latest" else a for a in command]
-    code, modules = run(*arguments, url=service.url)
-    assert code == 0
-    assert modules.isdisjoint({*HEAVY, "matplotlib"})
-
-
-def test_export_imports_nothing_heavy(service: Any, finished: str, tmp_path: Path) -> None:
+def test_http_commands_import_nothing_heavy(service: Any, finished: str, tmp_path: Path) -> None:
     worker = threading.Thread(target=service.serve_export)
     worker.start()
-    code, modules = run(
-        "export", finished, "--trial", "best:parameters", "-o", str(tmp_path), url=service.url
+    modules = imported_by(
+        ["jobs"],
+        ["show", finished],
+        ["watch", finished],
+        ["trials", finished],
+        ["pareto", finished],
+        ["data", "list"],
+        ["export", finished, "--trial", "best:parameters", "-o", str(tmp_path)],
+        url=service.url,
     )
     worker.join()
-    assert code == 0
     assert modules.isdisjoint({*HEAVY, "matplotlib"})
 
 
 def test_plots_need_matplotlib_alone(service: Any, finished: str, tmp_path: Path) -> None:
-    code, modules = run("pareto", finished, "--plot", str(tmp_path / "p.png"), url=service.url)
-    assert code == 0
+    plot = ["pareto", finished, "--plot", str(tmp_path / "p.png")]
+    modules = imported_by(plot, url=service.url)
     assert "matplotlib" in modules
     assert modules.isdisjoint(HEAVY)
 
 
 def test_help_imports_no_client(service: Any) -> None:
-    code, modules = run("--help", url=service.url)
-    assert code == 0
+    modules = imported_by(["--help"], url=service.url)
     assert modules.isdisjoint({*HEAVY, "matplotlib", "httpx", "numpy"})

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from nas.states import JobState
 
@@ -71,7 +74,7 @@ def test_show_says_where_a_job_stands(nas: Any, finished: str) -> None:
 
 def test_watch_follows_a_job_to_its_end(nas: Any, service: Any) -> None:
     job_id = service.submit(name="watched")
-    job = service.claim()
+    job = service.claim(job_id)
 
     def work() -> None:
         service.trial(job, seed=1, rung=2)
@@ -93,7 +96,7 @@ def test_watch_follows_a_job_to_its_end(nas: Any, service: Any) -> None:
 
 def test_watch_of_a_failed_job_fails_and_says_why(nas: Any, service: Any) -> None:
     job_id = service.submit(name="doomed")
-    service.finish(service.claim(), JobState.FAILED, "out of luck")
+    service.finish(service.claim(job_id), JobState.FAILED, "out of luck")
     result = nas("watch", job_id)
     assert result.exit_code == 1
     assert "failed: out of luck" in result.stderr
@@ -108,21 +111,31 @@ def test_watch_as_json_prints_every_event_on_a_line(nas: Any, finished: str) -> 
     assert len(events) > 24
 
 
+def test_watch_in_a_terminal_draws_the_rungs(
+    nas: Any, service: Any, finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    result = nas("watch", finished)
+    assert result.exit_code == 0
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", result.stdout)
+    assert re.search(r"30 steps +█+ 24\b", drawn)
+    assert re.search(r"270 steps +█+ 16\b", drawn)
+    assert "24 of 48 trials" in drawn
+
+
 def test_submit_and_watch_as_json_starts_with_the_job(nas: Any, service: Any) -> None:
     def work() -> None:
-        while True:
-            try:
-                job = service.claim()
-            except AssertionError:
-                time.sleep(0.05)
-                continue
-            service.finish(job, JobState.SUCCEEDED)
-            return
+        submitted: list[str] = []
+        while not submitted:
+            submitted = [job["id"] for job in nas.fetch("/v1/jobs?state=queued")["items"]]
+            time.sleep(0.05)
+        service.finish(service.claim(submitted[0]), JobState.SUCCEEDED)
 
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     result = nas("submit", "-", "--watch", "--json", stdin=JOB)
-    worker.join()
+    worker.join(10)
     assert result.exit_code == 0
     job, *events = [json.loads(line) for line in result.stdout.splitlines()]
     assert job["name"] == "from-a-file"
@@ -131,7 +144,7 @@ def test_submit_and_watch_as_json_starts_with_the_job(nas: Any, service: Any) ->
 
 def test_interrupted_watch_says_that_the_job_goes_on(nas: Any, service: Any) -> None:
     job_id = service.submit(name="long")
-    job = service.claim()
+    job = service.claim(job_id)
     watching = nas.start("watch", job_id, "--url", nas.url)
     assert watching.stdout is not None
     assert "running" in watching.stdout.readline()

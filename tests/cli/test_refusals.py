@@ -44,6 +44,13 @@ def test_unreachable_service_fails_with_advice(nas: Any) -> None:
     assert "nas serve" in said
 
 
+def test_the_url_may_stand_before_the_command(nas: Any) -> None:
+    for command in (("jobs",), ("data", "list"), ("show", "latest")):
+        assert "127.0.0.1:1 " in nas.refused("--url", "http://127.0.0.1:1", *command, code=1)
+    both = nas("--url", "http://127.0.0.1:1", "jobs", "--url", nas.url)
+    assert both.exit_code == 0
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -65,7 +65,7 @@ def test_train_refuses_what_cannot_be_used(nas: Any, config: Path, tmp_path: Pat
     assert "/recipes" in nas.refused("train", str(config))
 
 
-def test_interrupted_training_goes_on_where_it_was(
+def test_interrupted_training_leaves_a_checkpoint_and_says_how_to_go_on(
     nas: Any, config: Path, text: Path, tmp_path: Path
 ) -> None:
     arguments = ("train", str(config), "--data", str(text), "--steps", "20000", "--threads", "1")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nas.states import TrialState
-from nas.store import trial_pages, trials
+from nas.store import cursors, trial_pages, trials
 from nas.store.trial_pages import SORTS
 from search_spaces.errors import InvalidInput
 
@@ -86,7 +86,16 @@ def test_an_unknown_order_is_refused_with_those_that_are_allowed(lab: Any) -> No
     assert {"number", "-loss", "latency_ms"} <= set(problem.allowed)
 
 
-@pytest.mark.parametrize("cursor", ["x", "!!!", "bnVsbA", "W10", "WzEsMiwzXQ", "é", "[1]"])
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("x", "!!!", "bnVsbA", "W10", "WzEsMiwzXQ", "é", "[1]"),
+        cursors.encode("number", True, "trial_1"),
+        cursors.encode("number", None, "trial_1"),
+        cursors.encode("number", 2**63, "trial_1"),
+        cursors.encode("number", 1, "trial_\0"),
+    ],
+)
 def test_a_cursor_that_is_none_is_refused(lab: Any, cursor: str) -> None:
     job = lab.running()
     with pytest.raises(InvalidInput) as refused, lab.store.read() as session:

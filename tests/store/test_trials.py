@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from nas.catalogue.metrics import METRICS
 from nas.errors import Conflict, LeaseLost, NotFound
 from nas.states import JobState, TrialState
-from nas.store import jobs, leases, trials
+from nas.store import events, jobs, leases, trials
 from nas.store.tables import Metrics, RungRow
 
 COSTS = {"parameters": 1000.0, "flops": 5e9}
@@ -143,6 +143,31 @@ def test_final_states_are_final(lab: Any) -> None:
             with pytest.raises(Conflict), lab.store.write() as session:
                 write(session)
         assert lab.trial(trial.id) == before
+
+
+def test_many_are_stopped_together_and_told_of_one_by_one(lab: Any) -> None:
+    job = lab.running()
+    with lab.together():
+        made = [lab.insert(job, i) for i in range(20)]
+    before = lab.record(job.id).last_seq
+    with lab.store.write() as session:
+        trials.stop(session, [trial.id for trial in reversed(made)], job.token)
+        trials.stop(session, [], job.token)
+    with lab.store.read() as session:
+        told = events.after(session, job.id, before)
+    assert [(e.seq - before, e.data["number"]) for e in told] == [(i, i) for i in range(1, 21)]
+    with pytest.raises(NotFound), lab.store.write() as session:
+        trials.stop(session, [made[0].id, "trial_unknown"], job.token)
+
+
+def test_an_error_may_hold_anything(lab: Any) -> None:
+    job = lab.running()
+    trial = lab.insert(job)
+    with lab.store.write() as session:
+        trials.fail(session, trial.id, job.token, "zero \0 and ∞")
+        jobs.finish(session, job.id, job.token, JobState.FAILED, "zero \0")
+    assert lab.trial(trial.id).error == "zero  and ∞"
+    assert lab.record(job.id).error == "zero "
 
 
 def test_stopping_several_is_all_or_nothing(lab: Any) -> None:

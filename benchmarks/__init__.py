@@ -1,0 +1,1 @@
+"""Side-by-side measurements; ``RESULTS.md`` records what was seen, with the commands."""
