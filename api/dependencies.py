@@ -50,8 +50,10 @@ def known_parameters(request: Request) -> None:
     given = [name for name, _ in request.query_params.multi_items()]
     if not given:
         return
-    operation = request.app.openapi()["paths"][request.scope["route"].path_format]
-    parameters = operation[request.method.lower()].get("parameters", ())
+    operations = request.app.openapi()["paths"].get(request.scope["route"].path_format)
+    if operations is None:
+        return  # a page for people: links to it may carry anything
+    parameters = operations[request.method.lower()].get("parameters", ())
     known = tuple(p["name"] for p in parameters if p["in"] == "query")
     problems = [
         Problem(name, "unknown parameter", known)

@@ -119,14 +119,13 @@ class _Node:
             if self.discriminator and label in _tags(member, self.discriminator):
                 return member
         container = CONTAINERS.get(label.partition("[")[0])
-        for member in self.members:
-            if container and get_origin(member.annotation) is container:
-                return member
-            # a validator around the model is named around its name
-            if not container and member.model:
-                if re.search(rf"\b{member.model.__name__}\b", label):
-                    return member
-        return _Node(Any)
+        if container is not None:
+            alike = [m for m in self.members if get_origin(m.annotation) is container]
+        else:
+            # a validator around a model is named around the model's name
+            names = re.findall(r"\w+", label)
+            alike = [m for m in self.members if m.model and m.model.__name__ in names]
+        return alike[0] if alike else _Node(Any)
 
 
 def _tags(member: _Node, discriminator: str) -> tuple[str, ...]:

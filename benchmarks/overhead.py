@@ -1,8 +1,9 @@
-"""`make bench-overhead`: what a trial costs beyond its training, and how busy the slots are kept.
+"""`make bench-overhead`: what a trial costs beyond its training, and how busy the slots are.
 
 The same trials go through four ways, one after the other: a bare loop in one process, Ray Tune as
 it comes, Ray Tune with reused actors, and the service (store, rungs, events, Tune segments).
-Trivial trials show the seconds per trial; longer ones the share of the slots' time that is training.
+Trivial trials show the seconds per trial; longer ones the share of the slots' time that is
+training.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class Watch:
         while not self._ended.wait(1.0):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if "workers.job" in process.cmdline():
+                    if "workers.driver" in process.cmdline():
                         times = process.cpu_times()
                         self.cpu_seconds = max(self.cpu_seconds, times.user + times.system)
                         resident = process.memory_info().rss / 1e6

@@ -1,8 +1,8 @@
 """`make bench-training`: tokens per second of our loop against a hand-written one, and the peak.
 
-Both train the same model from the same weights on the same task, one thread, interleaved in one run.
-The machine's peak is the best of square fp32 matrix products in the same process; the fraction of it
-counts the model's own matrix products, forward and twice as many backward.
+Both train the same model from the same weights on the same task, one thread, interleaved in one
+run. The machine's peak is the best of square fp32 matrix products in the same process; the
+fraction of it counts the model's own matrix products, forward and twice as many backward.
 """
 
 from __future__ import annotations

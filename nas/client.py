@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -76,19 +75,14 @@ class Client:
         self.url = url.rstrip("/")
         self._timeout = timeout
         # a proxy from the environment is not asked for a service on this machine
-        self._http = httpx.Client(
-            base_url=self.url, timeout=timeout, trust_env=not _local(self.url)
-        )
+        with self._reached():
+            local = httpx.URL(self.url).host in ("localhost", "127.0.0.1", "::1")
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=not local)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -393,10 +387,6 @@ def _body(value: Mapping[str, Any]) -> dict[str, Any]:
 def _part(name: str) -> str:
     """A name as one part of a path, whatever is in it."""
     return quote(name, safe="")
-
-
-def _local(url: str) -> bool:
-    return httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")
 
 
 def _filename(response: httpx.Response, export_id: str) -> str:

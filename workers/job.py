@@ -1,28 +1,19 @@
-"""The process of one job: build, rebuild from rows, search, measure the front, verify, finish.
+"""One life of one job: build, rebuild from rows, search, verify, measure the front, finish.
 
-It is started ahead of need, with everything imported, and waits for its order on standard input.
-It renews nothing: the worker does, and tells it to stop (SIGTERM); every write carries the token
-of the lease, so that a process that was given up cannot write.
+Every write carries the token of the lease, so that a process that was given up cannot write.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import ray
 import structlog
 
 from nas.costs import LatencyTable, known_costs, latency_key
-from nas.errors import DataUnavailable, LeaseLost, NasError, StoreUnavailable
+from nas.errors import DataUnavailable
 from nas.jobs import Jobs
-from nas.logs import configure_logging
 from nas.measure.latency import device_name
 from nas.schemas import Front, JobRequest
 from nas.search import create_strategy
@@ -38,12 +29,11 @@ from nas.store.records import TrialRecord
 from nas.tasks import build_task
 from nas.tasks.base import Task
 from nas.training import TRAINING_REVISION
-from search_spaces import Architecture, InvalidInput, SearchSpace, SpaceDefinition
+from search_spaces import Architecture, SearchSpace, SpaceDefinition
 from search_spaces.values import digest
 from workers.capacity import check_capacity
 from workers.measuring import Subject, models_on_cluster, table_on_cluster
-from workers.orders import Exit, Order, note_crash
-from workers.processes import when_parent_ends
+from workers.orders import Exit, Order
 from workers.screening import Screening, draw_pool, screen
 from workers.search import Plan, Search
 from workers.segments import Bench
@@ -56,7 +46,7 @@ JOULES_PER_KWH = 3.6e6
 MEASURING_ROUNDS = 5
 
 
-class JobProcess:
+class JobRun:
     """One life of one job."""
 
     def __init__(self, settings: Settings, store: Store, order: Order) -> None:
@@ -249,56 +239,3 @@ class JobProcess:
         log.error("job failed", job=self.job.id, reason=reason)
         with self.store.write() as session:
             job_rows.finish(session, self.job.id, self.token, JobState.FAILED, error=reason)
-
-
-def run(settings: Settings, order: Order) -> Exit:
-    """Run a job to its end, or until it is told to stop."""
-    store = Store(settings.database_url)
-    process: JobProcess | None = None
-    try:
-        process = JobProcess(settings, store, order)
-        ray.init(
-            address=order.ray_address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace=f"{order.job}-{order.token}",
-        )
-        signal.signal(signal.SIGTERM, lambda *_: process.stop())  # after Ray has set its own
-        return process.run()
-    except LeaseLost as error:
-        log.warning("lease lost", job=order.job, reason=str(error))
-        return Exit.LEASE_LOST
-    except StoreUnavailable as error:
-        log.error("store unavailable", job=order.job, reason=str(error))
-        return Exit.STORE_UNAVAILABLE
-    except (NasError, InvalidInput) as error:
-        if process is None:
-            raise
-        process.fail(str(error))
-        return Exit.FINISHED
-    except Exception as error:  # whatever it is, the worker is told, and tries again
-        log.exception("job process crashed", job=order.job)
-        note_crash(settings, order.job, f"{type(error).__name__}: {error}".splitlines()[0])
-        raise
-    finally:
-        if process is not None:
-            process.stop_file.unlink(missing_ok=True)
-            shutil.rmtree(process.folder / "tune", ignore_errors=True)
-
-
-def main() -> None:
-    """Wait, warm, for an order on standard input; carry it out; the exit code tells the end."""
-    settings = Settings.model_validate_json(os.environ["NAS_JOB_SETTINGS"])
-    configure_logging(settings)
-    line = sys.stdin.readline()
-    if not line:
-        return  # never needed: the worker is gone
-    when_parent_ends(lambda: os._exit(1))
-    code = run(settings, Order.from_line(line))
-    sys.stdout.flush()
-    # not through Python's exit: Ray's threads would only delay it, and all is recorded
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -21,11 +21,10 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Order:
-    """Run this job under this lease, on this Ray."""
+    """Run this job under this lease."""
 
     job: str
     token: int
-    ray_address: str
 
     def to_line(self) -> str:
         """As one line of JSON."""

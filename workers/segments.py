@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch._dynamo  # the first optimizer of a process imports it: seconds, better spent ahead
 from ray import tune
 
 from nas.catalogue.tasks import AnyTask

@@ -5,6 +5,7 @@ Its scheduler stays FIFO. Nothing that Tune keeps is relied upon after a crash: 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
 from nas.schemas import Resources
@@ -110,6 +112,12 @@ class SegmentSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles whatever it can reach: keep database engines and strategies out of it
         return {**self.__dict__, "_source": None}
+
+
+def actor_environment() -> dict[str, Any]:
+    """The runtime environment of Tune's actors: only a process with the same one can become one."""
+    propagated = {k: os.environ[k] for k in ENV_VARS_TO_PROPAGATE if k in os.environ}
+    return {"env_vars": {**DEFAULT_ENV_VARS, **propagated}}
 
 
 def run_segments(source: Source, bench: Bench, resources: Resources, scratch: Path) -> None:

@@ -94,6 +94,8 @@ class Worker:
         if not cluster.alive:
             log.error("ray has died, starting it again", worker=self._id)
             self._end_job(grace=0.0)
+            if self._spare is not None:
+                self._spare.end(grace=0.0)
             cluster.restart()
         try:
             self._beat(cluster)
@@ -105,7 +107,7 @@ class Worker:
             log.warning("database unavailable", reason=str(error))
             self._give_up_expired()
         if self._spare is None or self._spare.exit_code is not None:
-            self._spare = self._warm_process()
+            self._spare = self._warm_process(cluster)
 
     # --- the job --------------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class Worker:
                 leases.release_job(session, record.id, record.token)
             return
         child = self._spare if self._spare and self._spare.exit_code is None else None
-        child = child or self._warm_process()
+        child = child or self._warm_process(cluster)
         self._spare = None
         self._job = RunningJob(record, child, time.monotonic())
         with self._store.write() as session:
@@ -131,7 +133,7 @@ class Worker:
                 pid=child.identity.pid,
                 started=child.identity.started,
             )
-        child.say(Order(record.id, record.token, cluster.address).to_line())
+        child.say(Order(record.id, record.token).to_line())
 
     def _tend_job(self) -> None:
         job = self._job
@@ -202,10 +204,11 @@ class Worker:
             job.child.end(grace=0.0)
             self._job = None
 
-    def _warm_process(self) -> Child:
+    def _warm_process(self, cluster: Cluster) -> Child:
         settings = self._settings.model_dump_json()
         return Child(
-            "workers.job",
+            "workers.driver",
+            [cluster.address, *(["private"] if cluster.private else [])],
             environment={**LEAN_RAY, "NAS_JOB_SETTINGS": settings},
             stdout=subprocess.DEVNULL,  # Tune's banners; what matters is logged
         )

@@ -253,7 +253,8 @@ function redraw() {
   );
   const some = trials.size >= MAX_POINTS ? ` Only ${MAX_POINTS} are drawn.` : "";
   at("plot-note").textContent = drawn
-    ? `${drawn} trials at full fidelity, ${front.items.length} of them on the front of ${front.objectives.join(", ")}; the others are faint.${some}`
+    ? `${drawn} trials at full fidelity, ${front.items.length} of them on the front of ${front.objectives.join(", ")}; the others are faint. ` +
+      `Dashed: the front of these two objectives; dotted: of the same block in every layer.${some}`
     : "No trial has reached full fidelity yet.";
 }
 

@@ -15,14 +15,24 @@ export function el(tag, content, attributes = {}) {
 
 // --- words and numbers ---------------------------------------------------------------------------
 
+function scaled(value) {
+  for (const [step, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]])
+    if (Math.abs(value) >= step) return [value / step, letter];
+  return [value, ""];
+}
+
+// A measured value: three or four digits, zeros at the end among them.
 export function short(name, value) {
   if (value === undefined || value === null) return "–";
-  const unit = (catalogue.metrics[name] || {}).unit || "";
-  const size = Math.abs(value);
-  const large = size >= 1000 || unit === "count" || unit.startsWith("FLOPs");
-  for (const [step, letter] of large ? [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]] : [])
-    if (size >= step) return Number((value / step).toPrecision(3)) + letter;
-  return String(Number(value.toPrecision(size >= 1 ? 4 : 3)));
+  const [number, letter] = scaled(value);
+  if (!letter && Number.isInteger(value) && catalogue.metrics[name]?.unit === "count") return String(value);
+  return number.toPrecision(letter ? 3 : 4) + letter;
+}
+
+// A round value, on an axis.
+function tick(value) {
+  const [number, letter] = scaled(value);
+  return Number(number.toPrecision(3)) + letter;
 }
 
 export function label(name) {
@@ -126,7 +136,8 @@ export function drawPlot(nodes, data) {
   trials.sort((a, b) => members.has(a.id) - members.has(b.id));
   nodes.plot.replaceChildren(
     ...grid(across, up, x, y),
-    ...staircase(front.items.filter((t) => known(t, x, y)), x, y, across, up),
+    ...staircase("baseline", front.homogeneous, x, y, across, up),
+    ...staircase("steps", front.items, x, y, across, up),
     ...trials.map((t) => dot(t, across.at(t.metrics[x]), up.at(t.metrics[y]), members.has(t.id), nodes, data)),
     ...kneeMark(members.get(front.knee), x, y, across, up),
   );
@@ -139,11 +150,11 @@ function grid(across, up, x, y) {
   return [
     ...across.ticks.flatMap((v) => [
       el("line", null, {class: "grid", x1: across.at(v), x2: across.at(v), y1: top, y2: height - bottom}),
-      el("text", short(x, v), {x: across.at(v), y: height - bottom + 18, "text-anchor": "middle"}),
+      el("text", tick(v), {x: across.at(v), y: height - bottom + 18, "text-anchor": "middle"}),
     ]),
     ...up.ticks.flatMap((v) => [
       el("line", null, {class: "grid", x1: left, x2: width - right, y1: up.at(v), y2: up.at(v)}),
-      el("text", short(y, v), {x: left - 8, y: up.at(v) + 4, "text-anchor": "end"}),
+      el("text", tick(v), {x: left - 8, y: up.at(v) + 4, "text-anchor": "end"}),
     ]),
     el("text", label(x), {class: "title", x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle"}),
     el("text", label(y), {class: "title", transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle"}),
@@ -151,9 +162,10 @@ function grid(across, up, x, y) {
 }
 
 // The front of these two objectives alone: where nothing better than the line has been found.
-function staircase(members, x, y, across, up) {
+function staircase(kind, members, x, y, across, up) {
   const sign = (name) => (catalogue.metrics[name].direction === "maximize" ? -1 : 1);
   const points = members
+    .filter((t) => known(t, x, y))
     .map((t) => [t.metrics[x], t.metrics[y]])
     .sort((a, b) => sign(x) * (a[0] - b[0]) || sign(y) * (a[1] - b[1]));
   let best = Infinity, path = "";
@@ -162,7 +174,7 @@ function staircase(members, x, y, across, up) {
     path += path ? `H${across.at(px)}V${up.at(py)}` : `M${across.at(px)} ${up.at(py)}`;
     best = sign(y) * py;
   }
-  return path ? [el("path", null, {class: "steps", d: path})] : [];
+  return path ? [el("path", null, {class: kind, d: path})] : [];
 }
 
 function kneeMark(knee, x, y, across, up) {

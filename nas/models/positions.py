@@ -15,6 +15,7 @@ from search_spaces.attention.base import Position
 from search_spaces.errors import InvalidInput, Problem
 
 BASE = 10_000.0
+WAVE_HEIGHT = 0.25  # sinusoids of height 1 would drown fresh embeddings
 
 
 class Rotation(NamedTuple):
@@ -96,7 +97,7 @@ class Positions(nn.Module):
 def _waves(length: int, width: int, device: torch.device) -> Tensor:
     """Sinusoidal positions (N, D): sines, then cosines."""
     angle = _angles(length, (width + 1) // 2, device)
-    return torch.cat((angle.sin(), angle.cos()), dim=-1)[:, :width]
+    return torch.cat((angle.sin(), angle.cos()), dim=-1)[:, :width] * WAVE_HEIGHT
 
 
 def _units(length: int, width: int, device: torch.device) -> Tensor:

@@ -23,7 +23,9 @@ from nas.models.residual.base import ResidualLayer
 from search_spaces.architecture import Architecture, check
 from search_spaces.errors import InvalidInput, Problem
 
-EMBEDDING_STD = 0.02
+EMBEDDING_STD = 0.5  # of the order of what the layers add; smaller ones learnt more slowly
+POSITION_STD = 0.02
+HEAD_STD = 0.5  # of a logit at the start: the first loss is then ln V + 1/8
 
 Head = Literal["token", "pooled"]
 
@@ -98,8 +100,8 @@ class Transformer(nn.Module):
     def _initialise(self) -> None:
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         if self.positions.table is not None:
-            nn.init.normal_(self.positions.table.weight, std=EMBEDDING_STD)
-        nn.init.normal_(self.head.weight, std=EMBEDDING_STD)
+            nn.init.normal_(self.positions.table.weight, std=POSITION_STD)
+        nn.init.normal_(self.head.weight, std=HEAD_STD / math.sqrt(self.arch.width))
         # the stream is a sum of that many terms: each starts small, so that the sum is of order 1
         scale = 1 / math.sqrt(2 * self.arch.depth * self.arch.repeats)
         with torch.no_grad():

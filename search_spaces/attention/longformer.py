@@ -45,7 +45,7 @@ def blocks(
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
         first = max(0, before + start - left)
-        last = min(before + length, before + stop + right)
+        last = min(before + length, max(before + stop + right, leading))
         yield Block(start, stop, first, last, min(leading, first))
 
 

@@ -20,7 +20,7 @@ def client(reading: Reading) -> TestClient:
 def test_pages_are_ours_alone_and_carry_no_inline_code(
     client: TestClient, path: str, title: str
 ) -> None:
-    response = client.get(path)
+    response = client.get(path, params={"from": "a-link"})
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     page = response.text
     assert f"<title>{title}" in page

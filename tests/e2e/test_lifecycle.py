@@ -132,7 +132,7 @@ def find(service: Service, victim: str) -> psutil.Process:
     if victim == "worker":
         return running("workers.service")[0]
     if victim == "job":  # the older one works, the younger one waits
-        return min(running("workers.job"), key=lambda p: p.create_time())
+        return min(running("workers.driver"), key=lambda p: p.create_time())
     # Ray names its processes after what they run: an actor at work after its method
     return until(lambda: [p for p in relatives if "train" in p.cmdline()[0]], 5, "an actor")[0]
 

@@ -92,7 +92,7 @@ class Longformer(Attention[LongformerAttention], spec=LongformerAttention):
         k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
         w = self.spec.window
         mixed = mix_locally(q, k, v, self.heads, Band(w, 0, 0), None)
-        return mixed, Cache(k[:, -w:], v[:, -w:])
+        return mixed, Cache(k[:, -w:].contiguous(), v[:, -w:].contiguous())
 
 
 def mix_locally(
@@ -163,7 +163,7 @@ class _MixLocally(Function):
             d = torch.baddbmm(
                 correction[:, rows], g, tiles.seen(v, block).transpose(1, 2), beta=-1
             ).mul_(weights)
-            dq[:, rows].baddbmm_(d, tiles.seen(k, block), beta=0, alpha=scale)
+            torch.mul(torch.bmm(d, tiles.seen(k, block)), scale, out=dq[:, rows])
             tiles.add(dk, block, d, q[:, rows], scale)
         return dq, dk, dv, None, None, None
 
@@ -208,16 +208,17 @@ class _Tiles:
         """Add α·weightsᵀ·rows to the rows of ``total`` that the block sees."""
         n = block.leading
         near = weights[:, :, n:].transpose(1, 2)
-        total[:, block.first : block.last].baddbmm_(near, rows, alpha=alpha)
+        total[:, block.first : block.last].add_(torch.bmm(near, rows), alpha=alpha)
         if n:
-            total[:, :n].baddbmm_(weights[:, :, :n].transpose(1, 2), rows, alpha=alpha)
+            total[:, :n].add_(torch.bmm(weights[:, :, :n].transpose(1, 2), rows), alpha=alpha)
 
     def _bias(self, block: Block) -> Tensor:
         """What is added to scores, broadcastable to (P, queries, keys)."""
         offset = block.first - (self.before + block.start - self.left)
-        bias = self.bias[: block.queries, offset : offset + block.last - block.first]
+        keys = block.last - block.first
+        bias = self.bias[: block.queries, offset : offset + keys]
         if self.leading > block.first:
-            bias = bias.clone()
+            bias = functional.pad(bias, (0, keys - bias.shape[1]), value=HIDDEN)
             bias[:, : self.leading - block.first] = 0
         if block.leading:
             bias = functional.pad(bias, (block.leading, 0))

@@ -1,0 +1,150 @@
+"""Linear attention and Performer: chunks against the definition, FAVOR+ against softmax."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nas.models import build_attention
+from nas.models.attention.kernel import (
+    Sums,
+    mix_all,
+    mix_causal,
+    mix_causal_plainly,
+)
+from nas.models.attention.performer import Performer, orthogonal_features
+
+H = 2
+
+
+def tensors(N: int, M: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    """Features of queries and keys, values."""
+    generator = torch.Generator().manual_seed(N)
+    q, k = (torch.rand(2 * H, N, M, generator=generator, dtype=dtype) for _ in range(2))
+    return [q, k, torch.randn(2 * H, N, 6, generator=generator, dtype=dtype)]
+
+
+def side_by_side(x: torch.Tensor) -> torch.Tensor:
+    return x.unflatten(0, (-1, H)).transpose(1, 2).flatten(2)
+
+
+def nothing(M: int) -> Sums:
+    return Sums(
+        torch.zeros(2 * H, M, 6, dtype=torch.float64), torch.zeros(2 * H, 1, M, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("N", [1, 63, 64, 65, 200])
+def test_chunks_equal_the_definition(N: int) -> None:
+    x = [t.requires_grad_() for t in tensors(N, 10)]
+    fast, _ = mix_causal(*x, nothing(10), H, 1e-9)
+    plain = side_by_side(mix_causal_plainly(*x, 1e-9))
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
+    for g, wanted in zip(
+        torch.autograd.grad(fast.sin().sum(), x),
+        torch.autograd.grad(plain.sin().sum(), x),
+        strict=True,
+    ):
+        torch.testing.assert_close(g, wanted, rtol=0, atol=1e-10)
+
+
+def test_gradients_through_the_past() -> None:
+    x = tensors(70, 3)
+    past = [torch.rand_like(t).requires_grad_() for t in nothing(3)]
+
+    def run(q: torch.Tensor, *sums: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, after = mix_causal(q, x[1], x[2], Sums(*sums), H, 1e-9)
+        return y, *after
+
+    assert torch.autograd.gradcheck(run, (x[0].requires_grad_(), *past), fast_mode=True)
+
+
+def test_all_keys_equal_the_definition() -> None:
+    x = [t.requires_grad_() for t in tensors(90, 10)]
+    q, k, v = x
+    weights = q @ k.transpose(1, 2)
+    plain = side_by_side(weights @ v / weights.sum(dim=-1, keepdim=True))
+    fast = mix_all(q, k, v, H, 0.0)
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
+    for g, wanted in zip(
+        torch.autograd.grad(fast.sin().sum(), x),
+        torch.autograd.grad(plain.sin().sum(), x),
+        strict=True,
+    ):
+        torch.testing.assert_close(g, wanted, rtol=0, atol=1e-10)
+
+
+def test_linear_attention_is_elu_plus_one() -> None:
+    module = build_attention({"type": "linear"}, d_model=8, heads=H, max_length=30, causal=False)
+    x = torch.randn(2, 30, 8)
+    q, k, v = (t.unflatten(2, (H, 4)).transpose(1, 2) for t in module.qkv(x).chunk(3, dim=-1))
+    weights = (functional.elu(q) + 1) @ (functional.elu(k) + 1).transpose(2, 3)
+    mixed = weights @ v / weights.sum(dim=-1, keepdim=True)
+    wanted = module.out(mixed.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(module(x), wanted, rtol=0, atol=1e-5)
+
+
+def performer(features: int, seed: int, causal: bool) -> Performer:
+    torch.manual_seed(0)
+    spec = {"type": "performer", "features": features}
+    module = build_attention(spec, d_model=32, heads=H, max_length=64, causal=causal)
+    assert isinstance(module, Performer)
+    module.resample(seed)
+    return module
+
+
+def error(features: int, causal: bool, scale: float = 0.5) -> float:
+    """Root mean square distance from softmax attention over several draws of features."""
+    full = build_attention({"type": "full"}, d_model=32, heads=H, max_length=64, causal=causal)
+    total = 0.0
+    x = scale * torch.randn(2, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for seed in range(12):
+            module = performer(features, seed, causal)
+            full.qkv.weight.copy_(module.qkv.weight)
+            full.out.weight.copy_(module.out.weight)
+            total += float((module(x) - full(x)).square().mean())
+    return math.sqrt(total / 12)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_error_falls_with_the_root_of_the_features(causal: bool) -> None:
+    few, many = error(32, causal), error(2048, causal)
+    exponent = math.log(many / few) / math.log(2048 / 32)
+    assert exponent == pytest.approx(-0.5, abs=0.12)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_large_norms_stay_finite(causal: bool) -> None:
+    module = performer(64, 0, causal)
+    x = (20 * torch.randn(2, 64, 32)).requires_grad_()
+    y = module(x)
+    y.square().sum().backward()
+    assert x.grad is not None
+    assert y.isfinite().all()
+    assert x.grad.isfinite().all()
+    assert module(20 * x).isfinite().all()
+
+
+def test_features_come_from_their_seed() -> None:
+    assert torch.equal(performer(40, 3, True).omega, performer(40, 3, True).omega)
+    assert not torch.equal(performer(40, 3, True).omega, performer(40, 4, True).omega)
+
+
+def test_features_are_orthogonal_gaussians() -> None:
+    omega = orthogonal_features(4096, 16, seed=0).double()
+    block = omega[:16]
+    angles = block @ block.t() / (block.norm(dim=1).unsqueeze(1) * block.norm(dim=1))
+    torch.testing.assert_close(angles, torch.eye(16).double(), rtol=0, atol=1e-6)
+    assert float(omega.mean()) == pytest.approx(0, abs=0.02)
+    assert float(omega.square().mean()) == pytest.approx(1, abs=0.03)
+
+
+def test_state_has_one_size() -> None:
+    module = performer(24, 0, causal=True)
+    _, early = module.extend(torch.randn(2, 3, 32), module.init_state(2))
+    _, late = module.extend(torch.randn(2, 64, 32), early)
+    assert early.products.shape == late.products.shape == (2 * H, 24, 16)
