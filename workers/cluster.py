@@ -124,9 +124,8 @@ class Cluster:
             self._holder = None
 
     def restart(self) -> None:
-        """Replace a private Ray whose holder has died."""
-        reap(self.processes, grace=0.0)
-        self._holder = None
+        """Replace a private Ray, dead or alive, by a fresh one."""
+        self.stop()
         self.start()
 
 

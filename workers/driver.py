@@ -1,8 +1,7 @@
 """The process that drives Ray for one job.
 
-It is started ahead of need, imports everything, connects to Ray, has it start workers that are
-warm as well, and waits for its order on standard input. It renews no lease: the worker does, and
-tells it to stop with SIGTERM.
+It is started ahead of need, imports everything, connects to Ray, and waits for its order on
+standard input. It renews no lease: the worker does, and tells it to stop with SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-from typing import Any
 
 import ray
 import structlog
@@ -22,11 +20,10 @@ from nas.logs import configure_logging
 from nas.settings import Settings
 from nas.store import Store
 from search_spaces import InvalidInput
-from workers.capacity import nodes
 from workers.job import JobRun
 from workers.orders import Exit, Order, note_crash
 from workers.processes import when_parent_ends
-from workers.tuning import actor_environment
+from workers.tuning import use_started_processes
 
 log = structlog.get_logger()
 
@@ -60,20 +57,6 @@ def run(settings: Settings, order: Order) -> Exit:
             shutil.rmtree(job.folder / "tune", ignore_errors=True)
 
 
-def warm() -> list[Any]:
-    """Have each CPU of a private Ray start a process that later becomes an actor of ours."""
-    task = ray.remote(num_cpus=1, runtime_env=actor_environment())(_import)
-    return [task.remote() for _ in range(int(sum(node["CPU"] for node in nodes())))]
-
-
-def _import() -> None:
-    import time
-
-    import workers.segments  # noqa: F401 - this is what takes the time
-
-    time.sleep(0.2)  # two quick ones would share a process
-
-
 def main() -> None:
     """``python -m workers.driver ADDRESS [private]``: get ready, wait, carry out, exit."""
     settings = Settings.model_validate_json(os.environ["NAS_JOB_SETTINGS"])
@@ -81,13 +64,13 @@ def main() -> None:
     address, *private = sys.argv[1:]
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set its own
-    warming = warm() if private else []
+    if private:
+        use_started_processes()
     line = sys.stdin.readline()
     if not line:
         return  # never needed: the worker is gone
     when_parent_ends(lambda: os._exit(1))
     code = run(settings, Order.from_line(line))
-    del warming
     # not through Python's exit: Ray's threads would only delay it, and all is recorded
     os._exit(code)
 

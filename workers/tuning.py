@@ -114,10 +114,15 @@ class SegmentSearcher(Searcher):
         return {**self.__dict__, "_source": None}
 
 
-def actor_environment() -> dict[str, Any]:
-    """The runtime environment of Tune's actors: only a process with the same one can become one."""
-    propagated = {k: os.environ[k] for k in ENV_VARS_TO_PROPAGATE if k in os.environ}
-    return {"env_vars": {**DEFAULT_ENV_VARS, **propagated}}
+def use_started_processes() -> None:
+    """Let Tune's actors live in processes that a private Ray has started ahead.
+
+    Tune gives its actors a runtime environment, for which Ray starts new processes, each importing
+    torch for seconds. All that it would hold stands in the environment of our Ray already.
+    """
+    DEFAULT_ENV_VARS.clear()
+    for name in ENV_VARS_TO_PROPAGATE:
+        os.environ.pop(name, None)
 
 
 def run_segments(source: Source, bench: Bench, resources: Resources, scratch: Path) -> None:

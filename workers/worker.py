@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 RENEW_SECONDS = 1.0
 BEAT_SECONDS = 2.0
+IDLE_SECONDS = 5.0
+"""After so long without a job Ray is started afresh: jobs in a row are not made to wait for it."""
 STOP_GRACE = 3.0
 """So long may a job's process take to checkpoint and wind down before it is killed."""
 CRASHES = 3
@@ -70,6 +72,7 @@ class Worker:
         self._export: RunningExport | None = None
         self._spare: Child | None = None
         self._beat_at = 0.0
+        self._worn_since: float | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop; then drain, give back what is held, and leave nothing behind.
@@ -94,20 +97,36 @@ class Worker:
         if not cluster.alive:
             log.error("ray has died, starting it again", worker=self._id)
             self._end_job(grace=0.0)
-            if self._spare is not None:
-                self._spare.end(grace=0.0)
-            cluster.restart()
+            self._renew_cluster(cluster)
         try:
             self._beat(cluster)
             self._tend_job()
             self._tend_export()
             if self._job is None:
                 self._claim(cluster)
+            if self._worn_and_idle() and cluster.private:
+                self._renew_cluster(cluster)
         except StoreUnavailable as error:
             log.warning("database unavailable", reason=str(error))
             self._give_up_expired()
         if self._spare is None or self._spare.exit_code is not None:
             self._spare = self._warm_process(cluster)
+
+    def _worn_and_idle(self) -> bool:
+        if self._job is not None or self._export is not None or self._worn_since is None:
+            return False
+        return time.monotonic() - self._worn_since > IDLE_SECONDS
+
+    def _renew_cluster(self, cluster: Cluster) -> None:
+        """Ray starts processes ahead once, at its start: a job that has used them leaves none.
+
+        So an idle worker starts it afresh, and the next job finds them warm again.
+        """
+        if self._spare is not None:
+            self._spare.end(grace=0.0)
+        cluster.restart()
+        self._worn_since = None
+        self._spare = self._warm_process(cluster)
 
     # --- the job --------------------------------------------------------------------------------
 
@@ -165,6 +184,7 @@ class Worker:
 
     def _job_ended(self, job: RunningJob, code: int) -> None:
         self._job = None
+        self._worn_since = time.monotonic()
         log.info("job process ended", job=job.record.id, exit_code=code)
         orderly = code in list(Exit) or job.stopping_since is not None
         try:

@@ -86,10 +86,14 @@ class Positions(nn.Module):
         device: torch.device,
         dtype: torch.dtype,
     ) -> Tensor:
+        if torch.compiler.is_exporting():  # a graph has its own constants
+            return compute(start + length, width, device).to(dtype)[start:]
         key = (width, device, dtype)
         known = self._known.get(key)
         if known is None or known.shape[0] < start + length:
-            known = compute(max(self.max_length, start + length), width, device).to(dtype)
+            # a table made in inference mode could not serve training afterwards
+            with torch.inference_mode(False):
+                known = compute(max(self.max_length, start + length), width, device).to(dtype)
             self._known[key] = known
         return known[start : start + length]
 

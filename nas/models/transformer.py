@@ -25,7 +25,7 @@ from search_spaces.errors import InvalidInput, Problem
 
 EMBEDDING_STD = 0.5  # of the order of what the layers add; smaller ones learnt more slowly
 POSITION_STD = 0.02
-HEAD_STD = 0.5  # of a logit at the start: the first loss is then ln V + 1/8
+HEAD_STD = 0.25  # of a logit at the start: the first loss is then near ln V
 
 Head = Literal["token", "pooled"]
 

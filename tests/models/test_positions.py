@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nas.models.positions import Positions, rotate, rotate_plainly
+from search_spaces.attention.base import Position
 from search_spaces.errors import InvalidInput
 
 
@@ -39,6 +40,19 @@ def test_rotation_starts_anywhere_and_goes_beyond_its_table() -> None:
     angle = torch.angle(late.unit[-1])
     wanted = torch.tensor([math.remainder(24 * 10_000 ** (-i / 4), 2 * math.pi) for i in range(4)])
     torch.testing.assert_close(angle, wanted)
+
+
+@pytest.mark.parametrize("kind", ["rotary", "sinusoidal"])
+def test_tables_made_in_inference_mode_serve_training(kind: Position) -> None:
+    positions = Positions(kind, 8, 20)
+    x = torch.randn(1, 20, 1, 8, requires_grad=True)
+    with torch.inference_mode():
+        positions.rotation(8, 0, 20, x)
+        positions(torch.zeros(1, 20, 8))
+    turn = positions.rotation(8, 0, 20, x)
+    y = positions(x.squeeze(2)) if turn is None else rotate(x, turn)
+    y.square().sum().backward()
+    assert x.grad is not None
 
 
 def test_half_precision_is_rotated_in_full() -> None:

@@ -59,7 +59,7 @@ def test_from_scratch_it_learns_and_leaves_all_files(
 ) -> None:
     outcome = train_config(exported[0], **arguments)
     assert (outcome.finished, outcome.steps, outcome.same_data) == (True, 30, True)
-    assert outcome.validation_before["loss"] == pytest.approx(5.55, abs=0.1)
+    assert outcome.validation_before["loss"] == pytest.approx(5.55, abs=0.2)
     assert outcome.validation_after["loss"] < text.trivial_loss
     assert outcome.test["loss"] == pytest.approx(outcome.validation_after["loss"], abs=0.4)
     out = arguments["out"]

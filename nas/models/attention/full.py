@@ -49,7 +49,7 @@ class Full(Attention[FullAttention], spec=FullAttention):
         T, N = state.keys.shape[2], x.shape[1]
         state = Cache(torch.cat((state.keys, k), dim=2), torch.cat((state.values, v), dim=2))
         seen = None
-        if N > 1:
+        if N > 1 and T > 0:
             seen = torch.ones(N, T + N, dtype=torch.bool, device=x.device).tril(T)
-        mixed = functional.scaled_dot_product_attention(q, *state, attn_mask=seen)
+        mixed = functional.scaled_dot_product_attention(q, *state, attn_mask=seen, is_causal=T == 0)
         return mixed.transpose(1, 2).flatten(2), state

@@ -58,7 +58,8 @@ class Adaptive(Mechanism, spec=AdaptiveComputationTime):
             cycles = cycles + active
             spent = spent + torch.where(goes_on, h, 0)
             active = goes_on
-            if not bool(active.any()):
+            # an exported graph runs all cycles, to the same end: its loop cannot depend on data
+            if not torch.compiler.is_exporting() and not bool(active.any()):
                 break
         cycle.absorb_rest(x)
         ponder = cycles + remainder
