@@ -18,8 +18,8 @@ from api.routes.pages import FOLDER
 from api.security import Security
 from api.tailer import Tailer
 from nas import __version__
-from nas.health import export_counts, job_counts
 from nas.jobs import Jobs
+from nas.jobs.health import export_counts, job_counts
 from nas.settings import Settings
 from nas.store import Store
 

@@ -16,13 +16,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from nas.jobs import Jobs
+from nas.jobs.submission import digest, resolve
 from nas.schemas import JobRequest
 from nas.settings import Settings
 from nas.states import TrialState
 from nas.store import Store, jobs, leases, migrate, trials
 from nas.store.records import JobRecord, TrialRecord
 from nas.store.tables import Base
-from nas.submission import digest, resolve
 from search_spaces.architecture import Architecture
 
 STEPS = (30, 90, 270)

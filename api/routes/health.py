@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response, status
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.dependencies import TheSettings, TheStore
-from nas.health import Readiness, readiness
+from nas.jobs.health import Readiness, readiness
 
 METRICS = {
     "description": "Prometheus' text format.",

@@ -36,7 +36,7 @@ def test_a_worker_that_fell_silent_does_not_count(store: Store, tmp_path: Path) 
         assert checks(client)[0] == 200
         # three leases without a beat
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("nas.health.MISSED_BEATS", 0)
+            patch.setattr("nas.jobs.health.MISSED_BEATS", 0)
             assert checks(client)[0] == 503
 
 

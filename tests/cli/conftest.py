@@ -24,13 +24,13 @@ from api.server import Server, bind, url_of
 from nas.cli.app import app
 from nas.export import TrainingConfig, write_config
 from nas.export.archive import pack
+from nas.jobs.submission import digest, resolve
 from nas.schemas import JobRequest
 from nas.search.pareto import Scale
 from nas.settings import Settings
 from nas.states import JobState, TrialState
 from nas.store import Store, exports, jobs, leases, migrate, trials
 from nas.store.records import JobRecord, TrialRecord
-from nas.submission import digest, resolve
 from search_spaces import load_space
 
 STEPS = (30, 90, 270)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from nas.jobs.submission import digest, resolve
 from nas.schemas import JobRequest
-from nas.submission import digest, resolve
 from search_spaces import load_space
 from search_spaces.errors import InvalidInput
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nas.catalogue.metrics import METRICS
-from nas.fronts import check, front
+from nas.jobs.fronts import check, front
 from nas.schemas import Constraint
 from nas.search import pareto
 from nas.store.scores import Scores

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.uploads import received
+from nas.jobs.uploads import received
 from search_spaces.errors import InvalidInput
 
 

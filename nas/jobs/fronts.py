@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.catalogue.metrics import METRICS
+from nas.jobs.submission import bound_problems, objective_problems
 from nas.schemas import Constraint
 from nas.search import pareto
 from nas.search.pareto import Scale
 from nas.store.scores import Flags, Floats, Scores
-from nas.submission import bound_problems, objective_problems
 from search_spaces.errors import InvalidInput, Problem
 
 Fidelities: TypeAlias = Literal["full", "any"]

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nas import documents, fronts, schemas, submission
+from nas import schemas
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.tasks import PYTHON_SOURCE
 from nas.errors import Conflict, NotFound
-from nas.fronts import Fidelities
-from nas.pricing import profile
+from nas.jobs import documents, fronts, submission
+from nas.jobs.fronts import Fidelities
+from nas.jobs.pricing import profile
+from nas.jobs.uploads import received
 from nas.settings import Settings
 from nas.states import ExportState, JobState, TrialState
 from nas.store import (
@@ -31,7 +33,6 @@ from nas.store import (
 )
 from nas.store import jobs as job_rows
 from nas.store.records import JobRecord, TrialRecord
-from nas.uploads import received
 from search_spaces.errors import InvalidInput, Problem
 
 MAX_PAGE = 1000
