@@ -30,6 +30,10 @@ class TrialFailed(NasError):
     """One trial cannot go on (diverged, out of memory, corrupt checkpoint); the job can."""
 
 
+class CorruptCheckpoint(TrialFailed):
+    """A checkpoint cannot be read; training from the start would give the same again."""
+
+
 class DataUnavailable(NasError):
     """A data set is missing, damaged or cannot be read."""
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+import structlog
 import torch
 
 from nas.catalogue.tasks import TaskShape
 from nas.costs import LatencyTable
+from nas.errors import CorruptCheckpoint
 from nas.measure.latency import measure_models, measure_table
 from nas.models import build_model
 from nas.tasks import build_task
@@ -19,6 +21,8 @@ from nas.training.checkpoint import load_weights
 from search_spaces import Architecture
 from workers.capacity import nodes
 from workers.segments import Bench
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ def _measure_models(subjects: list[Subject], bench: Bench) -> dict[str, float]:
             head=shape.head,
         ).eval()
         if subject.weights is not None:
-            model.load_state_dict(load_weights(subject.weights))
+            try:
+                model.load_state_dict(load_weights(subject.weights))
+            except CorruptCheckpoint as error:  # it computes as long with other weights
+                log.warning("timed with fresh weights", trial=subject.trial, reason=str(error))
         passes[subject.trial] = lambda model=model: model(batch.tokens, batch.mask)
     return measure_models(passes)
 

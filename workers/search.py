@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from nas.errors import CorruptCheckpoint
 from nas.schemas import JobRequest
 from nas.search.errors import SpaceExhausted
 from nas.search.rungs import Rungs
@@ -173,6 +174,8 @@ class Search:
         self._core_seconds += self._seconds_of_cores(outcome)
         if outcome.kind == "failed":
             self._fail(trial, outcome.reason or "it gave no reason")
+        elif outcome.kind == "disturbed":
+            self._again(assignment, outcome.reason or "it gave no reason")
         elif outcome.kind == "interrupted":
             with self._store.write() as session:
                 trial_rows.interrupt(session, trial, self._plan.job.token)
@@ -182,13 +185,16 @@ class Search:
 
     def lost(self, assignment: Assignment) -> None:
         """A segment's actor died: train it again from its checkpoint, but not for ever."""
+        self._running.discard(assignment.trial)
+        self._again(assignment, "its process died (out of memory, perhaps)")
+
+    def _again(self, assignment: Assignment, why: str) -> None:
         trial = assignment.trial
-        self._running.discard(trial)
         self._losses[trial] += 1
         if self._losses[trial] >= LOST_SEGMENTS:
-            self._fail(trial, f"its process died {LOST_SEGMENTS} times (out of memory, perhaps)")
+            self._fail(trial, f"{why}, {LOST_SEGMENTS} times")
             return
-        log.warning("segment lost", trial=trial, rung=assignment.rung, times=self._losses[trial])
+        log.warning("segment lost", trial=trial, rung=assignment.rung, reason=why)
         with self._store.write() as session:
             trial_rows.interrupt(session, trial, self._plan.job.token)
         self._pending.append((trial, assignment.rung))
@@ -259,9 +265,12 @@ class Search:
 
     def _trim(self, trial: str) -> None:
         """What will not be trained on keeps its weights alone."""
-        path = self.checkpoint(trial)
-        if path.exists():
-            trim_checkpoint(path)
+        try:
+            trim_checkpoint(self.checkpoint(trial))
+        except FileNotFoundError:
+            return  # it never trained
+        except (CorruptCheckpoint, OSError) as error:
+            log.warning("checkpoint not trimmed", trial=trial, reason=str(error))
 
     # --- budget -----------------------------------------------------------------------------
 

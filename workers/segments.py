@@ -9,17 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 import torch
 import torch._dynamo  # the first optimizer of a process imports it: seconds, better spent ahead
 from ray import tune
 
 from nas.catalogue.tasks import AnyTask
-from nas.errors import NasError, TrialFailed
+from nas.errors import CorruptCheckpoint, NasError, TrialFailed
 from nas.schemas import TrainingRecipe
 from nas.tasks import build_task
 from nas.tasks.base import Task
-from nas.training.segment import Segment, run_segment
+from nas.training.segment import Segment, SegmentResult, run_segment
 from search_spaces import Architecture
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,12 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a segment."""
+    """What became of a segment.
 
-    kind: Literal["finished", "interrupted", "failed"]
+    disturbed: it is not the trial that is at fault (a full disk), so it is worth another try.
+    """
+
+    kind: Literal["finished", "interrupted", "failed", "disturbed"]
     steps: int
     metrics: dict[str, float]
     training_seconds: float
@@ -135,11 +141,13 @@ def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> 
         device=bench.device,
     )
     try:
-        result = run_segment(segment, task, should_stop=lambda: flag.raised)
+        result = _run(segment, task, flag)
+    except OSError as error:
+        return _without_result("disturbed", f"{type(error).__name__}: {error}")
     except TrialFailed as error:
-        return Outcome("failed", 0, {}, 0.0, 0.0, str(error))
-    except (NasError, OSError, RuntimeError, ValueError) as error:
-        return Outcome("failed", 0, {}, 0.0, 0.0, f"{type(error).__name__}: {error}")
+        return _without_result("failed", str(error))
+    except (NasError, RuntimeError, ValueError) as error:
+        return _without_result("failed", f"{type(error).__name__}: {error}")
     return Outcome(
         "finished" if result.finished else "interrupted",
         result.steps,
@@ -147,3 +155,17 @@ def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> 
         result.training_seconds,
         result.evaluation_seconds,
     )
+
+
+def _run(segment: Segment, task: Task, flag: StopFlag) -> SegmentResult:
+    """The segment; from the start when its checkpoint is corrupt, which gives the same result."""
+    try:
+        return run_segment(segment, task, should_stop=lambda: flag.raised)
+    except CorruptCheckpoint as error:
+        log.warning("training again from the start", reason=str(error))
+        segment.checkpoint.unlink(missing_ok=True)
+        return run_segment(segment, task, should_stop=lambda: flag.raised)
+
+
+def _without_result(kind: Literal["failed", "disturbed"], reason: str) -> Outcome:
+    return Outcome(kind, 0, {}, 0.0, 0.0, reason)

@@ -61,6 +61,9 @@ class Verifier:
         self._running -= 1
         if outcome.kind == "interrupted":
             return  # draining: whoever goes on plans it anew and resumes its checkpoint
+        if outcome.kind == "disturbed":
+            self._again(assignment)
+            return
         Path(assignment.checkpoint).unlink(missing_ok=True)
         if outcome.kind == "failed":
             log.warning("verification failed", trial=assignment.trial, reason=outcome.reason)
@@ -79,6 +82,9 @@ class Verifier:
     def lost(self, assignment: Assignment) -> None:
         """Its actor died: once more, from its checkpoint."""
         self._running -= 1
+        self._again(assignment)
+
+    def _again(self, assignment: Assignment) -> None:
         self._losses[assignment.checkpoint] += 1
         if self._losses[assignment.checkpoint] == 1 and self._todo is not None:
             self._todo.append(assignment)

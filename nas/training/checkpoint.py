@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.atomic import replacing
-from nas.errors import TrialFailed
+from nas.errors import CorruptCheckpoint, TrialFailed
 
 VERSION = 1
 
@@ -44,7 +44,7 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
     """Read a checkpoint; nothing in it is executed.
 
     Raises:
-        TrialFailed: it cannot be read, or is not what was written.
+        CorruptCheckpoint: it cannot be read, or is not what was written.
         FileNotFoundError: there is none.
     """
     try:
@@ -52,7 +52,9 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
-            raise TrialFailed(f"corrupt checkpoint {path}: {damaged} does not match its checksum")
+            raise CorruptCheckpoint(
+                f"corrupt checkpoint {path}: {damaged} does not match its checksum"
+            )
         content = torch.load(path, map_location=device or "cpu", weights_only=True)
         if content.pop("version") != VERSION:
             raise TrialFailed(f"checkpoint {path} was written by another version")
@@ -68,14 +70,14 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
         TypeError,
         AttributeError,
     ) as error:
-        raise TrialFailed(f"corrupt checkpoint {path}: {error}") from error
+        raise CorruptCheckpoint(f"corrupt checkpoint {path}: {error}") from error
 
 
 def trim_checkpoint(path: Path) -> None:
     """Drop the optimiser's state, two thirds of the file: for trials that will not go on.
 
     Raises:
-        TrialFailed: the checkpoint is corrupt.
+        CorruptCheckpoint
         FileNotFoundError: there is none.
     """
     checkpoint = load_checkpoint(path)
@@ -87,7 +89,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """The model's weights in a checkpoint, by parameter name.
 
     Raises:
-        TrialFailed: the checkpoint is corrupt.
+        CorruptCheckpoint
         FileNotFoundError: there is none.
     """
     return load_checkpoint(path).model

@@ -117,6 +117,27 @@ def test_error_falls_with_the_root_of_the_features(causal: bool) -> None:
     assert exponent == pytest.approx(-0.5, abs=0.12)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 2.0])
+@pytest.mark.parametrize("E", [8, 64, 256])
+@pytest.mark.parametrize("N", [1, 64])
+def test_weights_sum_to_one_at_usual_norms(scale: float, E: int, N: int) -> None:
+    spec = {"type": "performer", "features": 64}
+    module = build_attention(spec, d_model=E, heads=1, max_length=64, causal=True)
+    assert isinstance(module, Performer)
+    q, k = module._features(scale * torch.randn(2, 3, N, E))
+    ones = torch.ones(3, N, E)
+    mixed = mix_all(q, k, ones, 1, module.epsilon)
+    torch.testing.assert_close(mixed, ones, rtol=0, atol=1e-4)
+
+
+def test_a_key_along_a_feature_stays_finite() -> None:
+    module = performer(64, 0, causal=True)
+    qk = (2 * module.omega * 16**0.25).expand(2, 2 * H, 64, 16).clone()
+    q, k = module._features(qk)
+    mixed = mix_all(q, k, torch.ones(2 * H, 64, 16), H, module.epsilon)
+    torch.testing.assert_close(mixed, torch.ones(2, 64, 32))
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_large_norms_stay_finite(causal: bool) -> None:
     module = performer(64, 0, causal)

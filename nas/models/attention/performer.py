@@ -5,21 +5,24 @@ Shapes: B batch, N sequence, H heads, P = B·H, E head width, M features.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from nas.models.attention.kernel import KernelAttention
 from search_spaces.attention.performer import PerformerAttention
 
-HEADROOM = 40.0  # the exponent's bound: exp(40), summed over any N, is far from fp32's largest
+LARGEST = 60.0  # the exponent reaches ‖ω‖²/2; exp(60), summed over any N, is far from overflow
 
 
 class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
     """Φ(Q)(φ(K)ᵀV), normalised, φ(x) = exp(ωᵀx - ‖x‖²/2)/√M (lemma 1 and section 2.4)."""
 
-    epsilon: ClassVar[float] = 1e-20
+    epsilon: ClassVar[float] = 1e-25
     omega: Tensor
 
     def __init__(
@@ -55,9 +58,29 @@ class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
         # is held by its own maximum
         q = q @ omega
         q = q.sub_(q.detach().amax(dim=-1, keepdim=True)).exp_()
-        # keys need one factor for all, known beforehand: ‖ω‖²/2 bounds the exponent of any key
-        bound = self.omega.square().sum(dim=-1).amax() / 2 - HEADROOM
-        return q, (k @ omega).sub_(half + bound).exp_()
+        # a factor of the keys must be the same for all, and known before any of them: it is 1
+        return q, _apply((k @ omega).sub_(half))
+
+
+class _BoundedExp(Function):
+    """exp(min(x, LARGEST)) written over x; beyond, the gradient goes on as if without the bound."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp_max_(LARGEST).exp_()
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        slope: Tensor = grad * y
+        return slope
+
+
+_apply: Callable[..., Tensor] = _BoundedExp.apply
 
 
 def orthogonal_features(features: int, width: int, seed: int) -> Tensor:
