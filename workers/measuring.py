@@ -9,15 +9,14 @@ from pathlib import Path
 
 import ray
 import structlog
-import torch
 
 from nas.catalogue.tasks import TaskShape
 from nas.costs import LatencyTable
 from nas.errors import CorruptCheckpoint
 from nas.measure.latency import measure_models, measure_table
-from nas.models import build_model
 from nas.tasks import build_task
 from nas.training.checkpoint import load_weights
+from nas.training.loop import initial_model
 from search_spaces import Architecture
 from workers.capacity import nodes
 from workers.segments import Bench
@@ -64,18 +63,9 @@ def _measure_table(
 def _measure_models(subjects: list[Subject], bench: Bench) -> dict[str, float]:
     task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
     batch = next(iter(task.evaluation_batches("validation", bench.recipe.batch_size, 1)))
-    shape = task.shape
     passes = {}
     for subject in subjects:
-        torch.manual_seed(0)
-        model = build_model(
-            subject.architecture,
-            vocab_size=shape.vocab_size,
-            num_outputs=shape.num_outputs,
-            max_length=shape.sequence_length,
-            causal=shape.causal,
-            head=shape.head,
-        ).eval()
+        model = initial_model(subject.architecture, task, seed=0).eval()
         if subject.weights is not None:
             try:
                 model.load_state_dict(load_weights(subject.weights))

@@ -1,0 +1,125 @@
+"""What an actor makes of a segment: finished, interrupted, failed, or disturbed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nas.catalogue.tasks import ImageClassification
+from nas.errors import TrialFailed
+from nas.schemas import TrainingRecipe
+from nas.tasks import build_task
+from nas.tasks.base import Task
+from search_spaces import Architecture
+from workers.segments import Assignment, Bench, Outcome, StopFlag, _train
+
+ARCHITECTURE = Architecture.model_validate(
+    {
+        "width": 16,
+        "position": "learned",
+        "layers": [{"attention": {"type": "linear"}, "feedforward": {"type": "dense"}, "heads": 2}],
+    }
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(
+        task=ImageClassification(),
+        dataset=None,
+        cache=tmp_path / "cache",
+        recipe=TrainingRecipe(batch_size=4, evaluation_batches=1),
+        max_steps=9,
+        threads=1,
+        device="cpu",
+        stop_file=tmp_path / "stop",
+    )
+
+
+@pytest.fixture
+def task(bench: Bench) -> Task:
+    return build_task(bench.task, dataset=None, cache=bench.cache)
+
+
+@pytest.fixture
+def assignment(tmp_path: Path) -> Assignment:
+    checkpoint = str(tmp_path / "trial.pt")
+    return Assignment("trial", 0, 3, 0, ARCHITECTURE.canonical_json(), checkpoint)
+
+
+def train(bench: Bench, assignment: Assignment, task: Task) -> Outcome:
+    with StopFlag(bench.stop_file, seconds=0.01) as flag:
+        return _train(bench, assignment, task, flag)
+
+
+def test_rungs_follow_each_other(bench: Bench, assignment: Assignment, task: Task) -> None:
+    first = train(bench, assignment, task)
+    second = train(bench, replace(assignment, rung=1, to_steps=9), task)
+    assert (first.kind, first.steps) == ("finished", 3)
+    assert (second.kind, second.steps) == ("finished", 9)
+    assert set(second.metrics) == {"loss", "accuracy", "expected_depth"}
+    assert Outcome.from_result(second.to_result()) == second
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_corrupt_checkpoint_costs_time_and_nothing_else(
+    bench: Bench, assignment: Assignment, task: Task, damage: bytes | None
+) -> None:
+    whole = train(bench, replace(assignment, to_steps=9), task)
+    path = Path(assignment.checkpoint)
+    path.unlink()
+    train(bench, assignment, task)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    again = train(bench, replace(assignment, rung=1, to_steps=9), task)
+    assert again.kind == "finished"
+    assert again.metrics == whole.metrics
+
+
+def test_a_disk_that_refuses_is_not_the_trials_fault(
+    bench: Bench, assignment: Assignment, task: Task, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be")
+    outcome = train(bench, replace(assignment, checkpoint=str(blocked / "trial.pt")), task)
+    assert outcome.kind == "disturbed"
+    assert outcome.reason is not None
+    assert "blocked" in outcome.reason
+
+
+def test_a_trial_that_fails_says_why(
+    bench: Bench, assignment: Assignment, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object, **__: object) -> None:
+        raise TrialFailed("diverged at step 2: the loss is not finite")
+
+    monkeypatch.setattr("workers.segments.run_segment", diverge)
+    outcome = train(bench, assignment, task)
+    assert outcome.kind == "failed"
+    assert outcome.reason == "diverged at step 2: the loss is not finite"
+
+
+def test_told_to_stop_it_keeps_what_it_has(
+    bench: Bench, assignment: Assignment, task: Task
+) -> None:
+    endless = replace(assignment, to_steps=100_000)
+    with raised_after(bench.stop_file, seconds=0.5):
+        outcome = train(replace(bench, max_steps=100_000), endless, task)
+    assert outcome.kind == "interrupted"
+    assert outcome.steps > 0
+    assert Path(assignment.checkpoint).exists()
+
+
+@contextmanager
+def raised_after(path: Path, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, path.touch)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
