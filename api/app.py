@@ -60,7 +60,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.mount("/dashboard", StaticFiles(directory=FOLDER), name="dashboard")
     errors.install(app)
     openapi.install(app)
-    app.add_middleware(Security)
+    app.add_middleware(Security, host=settings.host)
     app.add_middleware(Observe, observations=app.state.observations)
     return app
 

@@ -47,6 +47,10 @@ class UnsupportedMediaType(RequestRefused):
     """A body of a kind that is not read here."""
 
 
+class Misdirected(RequestRefused):
+    """A request for a host that this service is not."""
+
+
 class CrossSite(RequestRefused):
     """A change asked for by a page of another site."""
 
@@ -72,6 +76,7 @@ KINDS: dict[type[Exception], Kind] = {
     UnsupportedMediaType: Kind(
         415, "unsupported-media-type", "The body is of a kind not read here"
     ),
+    Misdirected: Kind(421, "misdirected", "The request is for another host"),
     CrossSite: Kind(403, "cross-site", "Requests from other sites are refused"),
     ClientDisconnect: Kind(400, "incomplete", "The body broke off"),
 }

@@ -19,6 +19,10 @@ Fit: TypeAlias = tuple[float, float, float]
 """Milliseconds: a constant, per GFLOP, per MB of live activations."""
 
 
+ANY = "any"
+"""The fit over all mechanisms, for one that was never measured."""
+
+
 class LatencyTable(BaseModel):
     """Milliseconds of each block on one device, at one batch size and length, with one thread.
 
@@ -37,6 +41,15 @@ class LatencyTable(BaseModel):
     blocks: dict[str, float]
     fits: dict[str, Fit]
 
+    def missing(self, arch: Architecture) -> bool:
+        """Whether a block of this architecture was never measured."""
+        rotary = arch.position == "rotary"
+        keys = [frame_key(arch.width)]
+        for layer in arch.layers:
+            keys.append(attention_key(layer.attention, arch.width, layer.heads, rotary))
+            keys.append(feedforward_key(layer.feedforward, arch.width))
+        return any(key not in self.blocks for key in keys)
+
     def predict(self, arch: Architecture) -> float:
         """Milliseconds of one evaluation forward pass of the batch, all cycles executed."""
         rotary = arch.position == "rotary"
@@ -53,7 +66,7 @@ class LatencyTable(BaseModel):
         work = attention_work(
             layer.attention, width, layer.heads, self.batch_size, self.sequence_length, self.causal
         )
-        return apply(self.fits[layer.attention.type], work)
+        return self._estimate(layer.attention.type, work)
 
     def _feedforward(self, layer: Layer, width: int) -> float:
         key = feedforward_key(layer.feedforward, width)
@@ -62,13 +75,26 @@ class LatencyTable(BaseModel):
         work = feedforward_work(
             layer.feedforward, width, self.batch_size, self.sequence_length, self.causal
         )
-        return apply(self.fits[layer.feedforward.type], work)
+        return self._estimate(layer.feedforward.type, work)
 
     def _frame(self, width: int) -> float:
         key = frame_key(width)
         if key in self.blocks:
             return self.blocks[key]
-        return apply(self.fits["frame"], frame_work(width, self.batch_size, self.sequence_length))
+        work = frame_work(width, self.batch_size, self.sequence_length)
+        return self._estimate("frame", work)
+
+    def _estimate(self, mechanism: str, work: tuple[float, float]) -> float:
+        return apply(self.fits.get(mechanism, self.fits[ANY]), work)
+
+    def merged(self, newer: LatencyTable) -> LatencyTable:
+        """This table with what another of the same device and shape has measured since."""
+        update = {
+            "blocks": {**self.blocks, **newer.blocks},
+            "fits": {**self.fits, **newer.fits},
+            "alone": self.alone and newer.alone,
+        }
+        return self.model_copy(update=update)
 
 
 @lru_cache(maxsize=65536)
@@ -135,6 +161,11 @@ def known_costs(
 
 def latency_key(device: str, shape: TaskShape, batch_size: int) -> str:
     """Under which a table is kept: a table holds for one device and one shape of work."""
+    return f"{device} {shape_key(shape, batch_size)}"
+
+
+def shape_key(shape: TaskShape, batch_size: int) -> str:
+    """How the key ends: the shape of the work alone."""
     sizes: Mapping[str, Any] = {
         "batch": batch_size,
         "length": shape.sequence_length,
@@ -143,4 +174,4 @@ def latency_key(device: str, shape: TaskShape, batch_size: int) -> str:
         "causal": shape.causal,
         "head": shape.head,
     }
-    return " ".join([device, *(f"{name}={value}" for name, value in sizes.items())])
+    return " ".join(f"{name}={value}" for name, value in sizes.items())

@@ -38,3 +38,13 @@ def check_capacity(wanted: Resources) -> None:
             )
     if problems:
         raise InvalidInput(problems)
+
+
+def slots(wanted: Resources) -> int:
+    """How many trials can really be trained side by side, of those wanted."""
+    room = 0
+    for node in nodes():
+        by_cpu = node["CPU"] // wanted.threads
+        by_gpu = node.get("GPU", 0.0) // wanted.gpus if wanted.gpus else by_cpu
+        room += int(min(by_cpu, by_gpu))
+    return max(1, min(wanted.trials_at_once, room))

@@ -62,7 +62,11 @@ def main() -> None:
     settings = Settings.model_validate_json(os.environ["NAS_JOB_SETTINGS"])
     configure_logging(settings)
     address, *private = sys.argv[1:]
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError) as error:
+        log.error("ray cannot be reached", address=address, reason=str(error))
+        os._exit(Exit.RAY_UNAVAILABLE)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray has set its own
     if private:
         use_started_processes()

@@ -33,15 +33,15 @@ def make_export(settings: Settings, store: Store, export_id: str, token: int) ->
         export = export_rows.get(session, export_id)
         trial = trial_rows.get(session, export.trial_id)
         job = job_rows.record(session, trial.job_id)
-        source = trial_rows.get(session, trial.reused_from) if trial.reused_from else trial
+        source = trial_rows.source(session, trial)
     filename = f"{export.id}.zip"
-    checkpoint = settings.checkpoints / source.job_id / f"{source.id}.pt"
+    checkpoint = source and settings.checkpoints / source.job_id / f"{source.id}.pt"
     try:
         write(
             export.format,
             settings.exports / filename,
             document=_document(job, trial),
-            checkpoint=checkpoint if checkpoint.is_file() else None,
+            checkpoint=checkpoint if checkpoint and checkpoint.is_file() else None,
         )
     except (NasError, InvalidInput, OSError) as error:
         log.error("export failed", export=export.id, reason=str(error))

@@ -12,14 +12,14 @@ from pathlib import Path
 import structlog
 
 from nas.costs import LatencyTable, known_costs, latency_key
-from nas.errors import DataUnavailable
+from nas.errors import Conflict, DataUnavailable
 from nas.jobs import Jobs
 from nas.measure.latency import device_name
 from nas.schemas import Front, JobRequest
 from nas.search import create_strategy
 from nas.search.rungs import Rungs
 from nas.settings import Settings
-from nas.states import JobState
+from nas.states import JobState, TrialState
 from nas.store import Store
 from nas.store import datasets as dataset_rows
 from nas.store import jobs as job_rows
@@ -37,13 +37,12 @@ from workers.orders import Exit, Order
 from workers.screening import Screening, draw_pool, screen
 from workers.search import Plan, Search
 from workers.segments import Bench
-from workers.tuning import InTurn, run_segments
+from workers.tuning import Source, run_segments
 from workers.verification import Verifier
 
 log = structlog.get_logger()
 
 JOULES_PER_KWH = 3.6e6
-MEASURING_ROUNDS = 5
 
 
 class JobRun:
@@ -53,7 +52,7 @@ class JobRun:
         self.settings = settings
         self.store = store
         self.token = order.token
-        self.started = time.monotonic()
+        self.searching_since = time.monotonic()
         self.stopping = False
         with store.read() as session:
             self.job = job_rows.record(session, order.job)
@@ -77,26 +76,43 @@ class JobRun:
         bench = self._bench()
         task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
         pool = draw_pool(self.space, self.request.seed)
-        costs = self._costs(task, self._latency_table(task, pool))
+        costs = self._costs(task, self._latency_table(task, pool, bench))
         self._begin(task, screen(pool, costs, self.request, task.trivial_loss))
         search = Search(self.store, self._plan(task, costs))
-        verifier = Verifier(
+        self._train(search, bench, "searching")
+        if not self.stopping:
+            search.close()
+            self._phase("measuring")
+            self._measure_front(bench)
+        verifier = self._verifier()
+        if not self.stopping and verifier.wanted:
+            self._train(verifier, bench, "verifying")
+        return Exit.DRAINED if self.stopping else self._finish(search)
+
+    def _train(self, source: Source, bench: Bench, phase: str) -> None:
+        self._phase(phase)
+        self.searching_since = time.monotonic()
+        run_segments(source, bench, self.request.resources, self.folder / "tune")
+
+    def _verifier(self) -> Verifier:
+        return Verifier(
             self.store,
             self.job,
             self.request,
             front=self._front,
-            checkpoints=self.folder,
+            checkpoints=self.folder.resolve(),
             draining=lambda: self.stopping,
         )
-        phases = InTurn(("searching", search), ("verifying", verifier), begin=self._phase)
-        run_segments(phases, bench, self.request.resources, self.folder / "tune")
-        if self.stopping:
-            return Exit.DRAINED
-        search.close()
-        self._phase("measuring")
-        self._measure_front(bench)
-        with self.store.write() as session:
-            job_rows.finish(session, self.job.id, self.token, JobState.SUCCEEDED)
+
+    def _finish(self, search: Search) -> Exit:
+        """The last word: what was found, or why nothing was."""
+        nothing = search.nothing_found()
+        state = JobState.FAILED if nothing and search.failures else JobState.SUCCEEDED
+        try:
+            with self.store.write() as session:
+                job_rows.finish(session, self.job.id, self.token, state, error=nothing)
+        except Conflict:
+            return Exit.DRAINED  # paused or cancelled at the last moment
         return Exit.FINISHED
 
     def _bench(self) -> Bench:
@@ -121,16 +137,20 @@ class JobRun:
             raise DataUnavailable(f"the file of data set {known.name} is gone: {path}")
         return path
 
-    def _latency_table(self, task: Task, pool: list[Architecture]) -> LatencyTable:
-        """The device's table for this shape of work: known, or measured now on an idle node."""
-        device = " | ".join([latency_key(device_name(), task.shape, self._batch), self.job.space])
+    def _latency_table(self, task: Task, pool: list[Architecture], bench: Bench) -> LatencyTable:
+        """The device's table for this shape of work; blocks that it lacks are measured now."""
+        device = latency_key(device_name(), task.shape, self._batch)
         with self.store.read() as session:
-            known = latency_rows.get(session, device)
-        if known is not None:
-            return LatencyTable.model_validate(known)
-        table = table_on_cluster(pool, task.shape, self._batch, self.request.seed)
-        with self.store.write() as session:
-            latency_rows.put(session, device, table.model_dump(mode="json"))
+            stored = latency_rows.get(session, device)
+        known = LatencyTable.model_validate(stored) if stored else None
+        new = [arch for arch in pool if known is None or known.missing(arch)]
+        if known is not None and not new:
+            return known
+        measured = table_on_cluster(new, bench, self.request.seed)
+        table = measured if known is None else known.merged(measured)
+        if measured.alone:  # what was measured beside other work serves this job alone
+            with self.store.write() as session:
+                latency_rows.put(session, device, table.model_dump(mode="json"))
         return table
 
     @property
@@ -192,8 +212,8 @@ class JobRun:
         )
 
     def _elapsed(self) -> float:
-        """Running seconds of the job, earlier lives included."""
-        return self.job.elapsed_seconds + time.monotonic() - self.started
+        """Seconds of the job's earlier lives and of this life's search, without its preparation."""
+        return self.job.elapsed_seconds + time.monotonic() - self.searching_since
 
     def _front(self) -> Front:
         return Jobs(self.store, self.settings).front(self.job.id)
@@ -201,16 +221,15 @@ class JobRun:
     def _measure_front(self, bench: Bench) -> None:
         """Time the members of the front until it holds none whose latency is only predicted."""
         measured: set[str] = set()
-        for _ in range(MEASURING_ROUNDS):
+        adaptive = self._adaptive()
+        while not self.stopping:
             front = self._front()
-            new = {t.id for t in [*front.items, *front.homogeneous]} - measured
-            if not new or self.stopping:
+            new = ({t.id for t in [*front.items, *front.homogeneous]} | adaptive) - measured
+            if not new:
                 return
             with self.store.read() as session:
                 records = [trial_rows.get(session, trial) for trial in sorted(new)]
-                sources = [
-                    trial_rows.get(session, r.reused_from) if r.reused_from else r for r in records
-                ]
+                sources = [trial_rows.source(session, record) for record in records]
             subjects = [self._subject(r, s) for r, s in zip(records, sources, strict=True)]
             latencies = models_on_cluster(subjects, bench)
             with self.store.write() as session:
@@ -218,14 +237,22 @@ class JobRun:
                     trial_rows.set_metrics(session, trial, self.token, {"latency_ms": milliseconds})
             measured |= new
 
-    def _subject(self, record: TrialRecord, source: TrialRecord) -> Subject:
-        """A trial with the weights of the trial that was trained for it."""
-        path = (self.settings.checkpoints / source.job_id / f"{source.id}.pt").resolve()
-        return Subject(
-            record.id,
-            Architecture.model_validate(record.architecture),
-            path if path.is_file() else None,
-        )
+    def _adaptive(self) -> set[str]:
+        """Fully trained adaptive models: predicted at their worst, they may be fast."""
+        with self.store.read() as session:
+            records = trial_rows.all(session, self.job.id, with_curve=False)
+        trained = (TrialState.COMPLETED, TrialState.REUSED)
+        return {
+            r.id
+            for r in records
+            if r.state in trained and Architecture.model_validate(r.architecture).halting.adaptive
+        }
+
+    def _subject(self, record: TrialRecord, source: TrialRecord | None) -> Subject:
+        """A trial with the weights of the one that was trained for it, if they are still there."""
+        path = source and self.settings.checkpoints / source.job_id / f"{source.id}.pt"
+        weights = path.resolve() if path and path.is_file() else None
+        return Subject(record.id, Architecture.model_validate(record.architecture), weights)
 
     def _phase(self, phase: str) -> None:
         if self.stopping:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 import ray
 import structlog
+import torch
+from torch import Tensor
 
-from nas.catalogue.tasks import TaskShape
 from nas.costs import LatencyTable
 from nas.errors import CorruptCheckpoint
 from nas.measure.latency import measure_models, measure_table
 from nas.tasks import build_task
+from nas.tasks.base import Task
 from nas.training.checkpoint import load_weights
 from nas.training.loop import initial_model
 from search_spaces import Architecture
@@ -22,6 +25,9 @@ from workers.capacity import nodes
 from workers.segments import Bench
 
 log = structlog.get_logger()
+
+WAIT_SECONDS = 120.0
+"""So long a measurement waits for a node to fall idle: others may train on a shared cluster."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +45,47 @@ def node_cpus() -> float:
 
 
 def table_on_cluster(
-    architectures: Sequence[Architecture], shape: TaskShape, batch_size: int, seed: int
+    architectures: Sequence[Architecture], bench: Bench, seed: int
 ) -> LatencyTable:
     """The latency table of the blocks of these architectures, measured on an idle node."""
-    task = ray.remote(num_cpus=node_cpus(), max_retries=2)(_measure_table)
-    table: LatencyTable = ray.get(task.remote(list(architectures), shape, batch_size, seed))
+    table: LatencyTable = _on_idle_node(_measure_table, list(architectures), bench, seed)
     return table
 
 
 def models_on_cluster(subjects: Sequence[Subject], bench: Bench) -> dict[str, float]:
     """Milliseconds of each trial's model on a validation batch, measured on an idle node."""
-    task = ray.remote(num_cpus=node_cpus(), max_retries=2)(_measure_models)
-    measured: dict[str, float] = ray.get(task.remote(list(subjects), bench))
+    measured: dict[str, float] = _on_idle_node(_measure_models, list(subjects), bench)
     return measured
 
 
-def _measure_table(
-    architectures: list[Architecture], shape: TaskShape, batch_size: int, seed: int
-) -> LatencyTable:
-    return measure_table(architectures, shape, batch_size, alone=_alone(), seed=seed)
+def _on_idle_node(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Run on all CPUs of a node; on one CPU when no node falls idle within a while."""
+    exclusive = ray.remote(num_cpus=node_cpus(), max_retries=2)(work).remote(*arguments)
+    ready, _ = ray.wait([exclusive], timeout=WAIT_SECONDS)
+    if ready:
+        return ray.get(exclusive)
+    ray.cancel(exclusive)
+    log.warning("no node falls idle: measuring beside other work")
+    return ray.get(ray.remote(num_cpus=1, max_retries=2)(work).remote(*arguments))
+
+
+def _measure_table(architectures: list[Architecture], bench: Bench, seed: int) -> LatencyTable:
+    alone = _alone()
+    task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
+    tokens, mask = _full_batch(task, bench.recipe.batch_size)
+    return measure_table(architectures, task.shape, tokens, mask, alone=alone, seed=seed)
+
+
+def _full_batch(task: Task, batch_size: int) -> tuple[Tensor, Tensor | None]:
+    """A validation batch of just that size, its rows repeated where the split has fewer."""
+    batch = next(iter(task.evaluation_batches("validation", batch_size, 1)))
+    rows = torch.arange(batch_size) % batch.tokens.shape[0]
+    return batch.tokens[rows], None if batch.mask is None else batch.mask[rows]
 
 
 def _measure_models(subjects: list[Subject], bench: Bench) -> dict[str, float]:
     task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
-    batch = next(iter(task.evaluation_batches("validation", bench.recipe.batch_size, 1)))
+    tokens, mask = _full_batch(task, bench.recipe.batch_size)
     passes = {}
     for subject in subjects:
         model = initial_model(subject.architecture, task, seed=0).eval()
@@ -71,10 +94,11 @@ def _measure_models(subjects: list[Subject], bench: Bench) -> dict[str, float]:
                 model.load_state_dict(load_weights(subject.weights))
             except CorruptCheckpoint as error:  # it computes as long with other weights
                 log.warning("timed with fresh weights", trial=subject.trial, reason=str(error))
-        passes[subject.trial] = lambda model=model: model(batch.tokens, batch.mask)
+        passes[subject.trial] = lambda model=model: model(tokens, mask)
     return measure_models(passes)
 
 
 def _alone() -> bool:
-    """Whether the machine was idle but for us: the load of others shows in the latencies."""
-    return os.getloadavg()[0] < 0.5 * (os.cpu_count() or 1)
+    """Whether the node is idle but for us: the work of others would show in the latencies."""
+    busy_cores = psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or 1)
+    return busy_cores < 0.5

@@ -17,6 +17,7 @@ class Exit(IntEnum):
     DRAINED = 3
     LEASE_LOST = 4
     STORE_UNAVAILABLE = 5
+    RAY_UNAVAILABLE = 6
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import structlog
 
-from nas.errors import CorruptCheckpoint
+from nas.errors import CorruptCheckpoint, TrialFailed
 from nas.schemas import JobRequest
 from nas.search.errors import SpaceExhausted
 from nas.search.rungs import Rungs
 from nas.search.strategy import Candidate, Strategy
 from nas.states import TrialState
 from nas.store import Store
+from nas.store import jobs as job_rows
 from nas.store import trials as trial_rows
 from nas.store.records import JobRecord, TrialRecord
 from nas.training.checkpoint import trim_checkpoint
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 
 LOST_SEGMENTS = 3
 """So often may a segment's process die before its trial is called failed."""
+FRUITLESS_TRIALS = 10
+"""When so many have failed and none has finished a rung, the job is at fault and not the trials."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Search:
         self._pending: deque[tuple[str, int]] = deque()
         self._running: set[str] = set()
         self._losses: Counter[str] = Counter()
+        self._fruitful = False
+        self.failures: Counter[str] = Counter()
         self._asked = 0
         self._trained_steps = 0
         self._core_seconds = plan.job.search_core_seconds
@@ -172,6 +177,8 @@ class Search:
         trial = assignment.trial
         self._running.discard(trial)
         self._core_seconds += self._seconds_of_cores(outcome)
+        if outcome.kind != "finished":
+            self._charge(assignment, outcome)
         if outcome.kind == "failed":
             self._fail(trial, outcome.reason or "it gave no reason")
         elif outcome.kind == "disturbed":
@@ -199,6 +206,21 @@ class Search:
             trial_rows.interrupt(session, trial, self._plan.job.token)
         self._pending.append((trial, assignment.rung))
 
+    def _charge(self, assignment: Assignment, outcome: Outcome) -> None:
+        """Bill what came to nothing; a failed segment counts as trained, or it would be free."""
+        with self._store.write() as session:
+            job_rows.add_cost(
+                session,
+                self._plan.job.id,
+                self._plan.job.token,
+                search_core_seconds=self._seconds_of_cores(outcome),
+            )
+        if outcome.kind == "failed":
+            self._trained_steps += self._steps_of(assignment.rung)
+
+    def _steps_of(self, rung: int) -> int:
+        return self._steps[rung] - (self._steps[rung - 1] if rung else 0)
+
     def _seconds_of_cores(self, outcome: Outcome) -> float:
         seconds = outcome.training_seconds + outcome.evaluation_seconds
         return seconds * self._plan.request.resources.threads
@@ -206,7 +228,8 @@ class Search:
     def _finish(self, assignment: Assignment, outcome: Outcome) -> None:
         trial, rung = assignment.trial, assignment.rung
         top = rung == len(self._steps) - 1
-        self._trained_steps += self._steps[rung] - (self._steps[rung - 1] if rung else 0)
+        self._trained_steps += self._steps_of(rung)
+        self._fruitful = True
         with self._store.write() as session:
             record = trial_rows.finish_rung(
                 session,
@@ -236,6 +259,24 @@ class Search:
         self._plan.rungs.fail(record.number)
         self.checkpoint(trial).unlink(missing_ok=True)
         log.warning("trial failed", trial=trial, reason=reason)
+        self.failures[reason] += 1
+        if not self._fruitful and self.failures.total() >= FRUITLESS_TRIALS:
+            raise TrialFailed(
+                f"the first {self.failures.total()} trials all failed; {self._most()}"
+            )
+
+    def nothing_found(self) -> str | None:
+        """Why no trial was fully trained, or None when one was."""
+        with self._store.read() as session:
+            records = trial_rows.all(session, self._plan.job.id, with_curve=False)
+        if any(r.state in (TrialState.COMPLETED, TrialState.REUSED) for r in records):
+            return None
+        if self.failures:
+            return f"no trial was fully trained, {self.failures.total()} failed; {self._most()}"
+        return "the budget ended before any trial was fully trained (fidelity=any shows the rest)"
+
+    def _most(self) -> str:
+        return f"most often: {self.failures.most_common(1)[0][0]}"
 
     def _stop_hopeless(self) -> None:
         """Once asking has ended, let go of those that cannot be promoted any more."""
@@ -314,9 +355,11 @@ class Search:
         for _, record, point in finished:
             self._tell(record, point.rung, point.steps, point.metrics)
         for record in records:
+            self._fruitful = self._fruitful or bool(record.curve)
             if record.state is TrialState.REUSED:
                 self._plan.strategy.tell(self._held[record.id][0], record.metrics)
             elif record.state is TrialState.FAILED:
+                self.failures[record.error or ""] += 1
                 self._plan.strategy.fail(self._held[record.id][0], record.error or "")
                 self._plan.rungs.fail(record.number)
             elif record.state is TrialState.STOPPED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,12 +50,6 @@ class Assignment:
     seed: int
     architecture: str
     checkpoint: str
-    verification: bool = False
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """What identifies the segment: a verification differs from its trial by the seed."""
-        return self.trial, self.rung, self.seed if self.verification else -1
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,11 @@ class SegmentTrainable(tune.Trainable):
         torch.set_num_threads(bench.threads)
         self.bench = bench
         self.assignment = Assignment(**config)
-        self.task: Task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
+        self.task: Task | str
+        try:
+            self.task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
+        except (NasError, OSError) as error:  # told as an outcome: Tune would lose the reason
+            self.task = f"{type(error).__name__}: {error}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next segment."""
@@ -100,6 +99,8 @@ class SegmentTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train the segment to its end, or until the job is told to stop."""
+        if isinstance(self.task, str):
+            return _without_result("disturbed", self.task).to_result()
         with StopFlag(self.bench.stop_file) as flag:
             return _train(self.bench, self.assignment, self.task, flag).to_result()
 
@@ -140,14 +141,18 @@ def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> 
         threads=bench.threads,
         device=bench.device,
     )
+    began = time.perf_counter()
     try:
         result = _run(segment, task, flag)
     except OSError as error:
-        return _without_result("disturbed", f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        return _without_result("disturbed", reason, time.perf_counter() - began)
     except TrialFailed as error:
-        return _without_result("failed", str(error))
-    except (NasError, RuntimeError, ValueError) as error:
-        return _without_result("failed", f"{type(error).__name__}: {error}")
+        return _without_result("failed", str(error), time.perf_counter() - began)
+    except Exception as error:  # whatever a mechanism may raise ends its trial, not the job
+        log.exception("trial failed", trial=assignment.trial)
+        reason = f"{type(error).__name__}: {error}"
+        return _without_result("failed", reason, time.perf_counter() - began)
     return Outcome(
         "finished" if result.finished else "interrupted",
         result.steps,
@@ -167,5 +172,7 @@ def _run(segment: Segment, task: Task, flag: StopFlag) -> SegmentResult:
         return run_segment(segment, task, should_stop=lambda: flag.raised)
 
 
-def _without_result(kind: Literal["failed", "disturbed"], reason: str) -> Outcome:
-    return Outcome(kind, 0, {}, 0.0, 0.0, reason)
+def _without_result(
+    kind: Literal["failed", "disturbed"], reason: str, seconds: float = 0.0
+) -> Outcome:
+    return Outcome(kind, 0, {}, seconds, 0.0, reason)

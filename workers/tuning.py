@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGA
 from ray.tune.search import Searcher
 
 from nas.schemas import Resources
+from workers.capacity import slots
 from workers.segments import Assignment, Bench, Outcome, SegmentTrainable
 
 
@@ -37,44 +37,13 @@ class Source(Protocol):
         """A segment's process died under it."""
 
 
-class InTurn:
-    """Several sources, one after the other, on the same warm actors."""
-
-    def __init__(self, *phases: tuple[str, Source], begin: Callable[[str], None]) -> None:
-        self._phases = list(phases)
-        self._begin = begin
-        self._owner: dict[tuple[str, int, int], Source] = {}
-        begin(phases[0][0])
-
-    def next(self) -> Assignment | Finished | None:
-        """The next segment of the current source, or of the one after it."""
-        while self._phases:
-            source = self._phases[0][1]
-            chosen = source.next()
-            if not isinstance(chosen, Finished):
-                if chosen is not None:
-                    self._owner[chosen.key] = source
-                return chosen
-            self._phases.pop(0)
-            if self._phases:
-                self._begin(self._phases[0][0])
-        return Finished()
-
-    def ended(self, assignment: Assignment, outcome: Outcome) -> None:
-        """To the source that gave the segment."""
-        self._owner.pop(assignment.key).ended(assignment, outcome)
-
-    def lost(self, assignment: Assignment) -> None:
-        """To the source that gave the segment."""
-        self._owner.pop(assignment.key).lost(assignment)
-
-
 class SegmentSearcher(Searcher):
     """Adapts a source of segments to Tune's suggest and complete."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(metric="outcome", mode="min")
         self._source: Source | None = source
+        self._error: Exception | None = None
         self._running: dict[str, Assignment] = {}
 
     def suggest(  # type: ignore[override]  # Tune takes FINISHED, a string, too
@@ -83,6 +52,7 @@ class SegmentSearcher(Searcher):
         """The next segment as a Tune configuration."""
         if self._source is None:
             return str(Searcher.FINISHED)
+        self.check()
         chosen = self._source.next()
         if chosen is None:
             return None
@@ -98,10 +68,18 @@ class SegmentSearcher(Searcher):
         assignment = self._running.pop(trial_id, None)
         if assignment is None or self._source is None:
             return
-        if error or not result or "outcome" not in result:
-            self._source.lost(assignment)
-        else:
-            self._source.ended(assignment, Outcome.from_result(result))
+        try:
+            if error or not result or "outcome" not in result:
+                self._source.lost(assignment)
+            else:
+                self._source.ended(assignment, Outcome.from_result(result))
+        except Exception as failure:  # noqa: BLE001 - Tune would log it and go on without the result
+            self._error = failure
+
+    def check(self) -> None:
+        """Raise what went wrong when an outcome was recorded: nothing may go on without it."""
+        if self._error is not None:
+            raise self._error
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: rows are the truth."""
@@ -111,7 +89,7 @@ class SegmentSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles whatever it can reach: keep database engines and strategies out of it
-        return {**self.__dict__, "_source": None}
+        return {**self.__dict__, "_source": None, "_error": None}
 
 
 def use_started_processes() -> None:
@@ -132,12 +110,13 @@ def run_segments(source: Source, bench: Bench, resources: Resources, scratch: Pa
         tune.with_parameters(SegmentTrainable, bench=bench),
         {"cpu": resources.threads, "gpu": resources.gpus},
     )
+    searcher = SegmentSearcher(source)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=SegmentSearcher(source),
+            search_alg=searcher,
             num_samples=-1,
-            max_concurrent_trials=resources.trials_at_once,
+            max_concurrent_trials=slots(resources),
             reuse_actors=True,
             metric="outcome",
             mode="min",
@@ -152,5 +131,6 @@ def run_segments(source: Source, bench: Bench, resources: Resources, scratch: Pa
     )
     try:
         tuner.fit()
+        searcher.check()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 import structlog
 
 from nas.schemas import Front, JobRequest, Trial
+from nas.states import TrialState
 from nas.store import Store
+from nas.store import jobs as job_rows
 from nas.store import trials as trial_rows
 from nas.store.records import JobRecord
 from search_spaces import Architecture
@@ -41,16 +43,19 @@ class Verifier:
         self._front = front
         self._checkpoints = checkpoints
         self._draining = draining
-        self._todo: list[Assignment] | None = None
         self._running = 0
         self._losses: Counter[str] = Counter()
+        self._todo = self._plan()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to verify."""
+        return bool(self._todo)
 
     def next(self) -> Assignment | Finished | None:
         """The next (member, seed)."""
         if self._draining():
             return Finished()
-        if self._todo is None:
-            self._todo = self._plan()
         if not self._todo:
             return None if self._running else Finished()
         self._running += 1
@@ -59,6 +64,16 @@ class Verifier:
     def ended(self, assignment: Assignment, outcome: Outcome) -> None:
         """Record what a fresh seed gave; a failure is told in the log and changes nothing."""
         self._running -= 1
+        seconds = outcome.training_seconds + outcome.evaluation_seconds
+        core_seconds = seconds * self._request.resources.threads
+        if outcome.kind != "finished":
+            with self._store.write() as session:
+                job_rows.add_cost(
+                    session,
+                    self._job.id,
+                    self._job.token,
+                    verification_core_seconds=core_seconds,
+                )
         if outcome.kind == "interrupted":
             return  # draining: whoever goes on plans it anew and resumes its checkpoint
         if outcome.kind == "disturbed":
@@ -68,7 +83,6 @@ class Verifier:
         if outcome.kind == "failed":
             log.warning("verification failed", trial=assignment.trial, reason=outcome.reason)
             return
-        seconds = outcome.training_seconds + outcome.evaluation_seconds
         with self._store.write() as session:
             trial_rows.add_verification(
                 session,
@@ -76,7 +90,7 @@ class Verifier:
                 self._job.token,
                 assignment.seed,
                 outcome.metrics,
-                core_seconds=seconds * self._request.resources.threads,
+                core_seconds=core_seconds,
             )
 
     def lost(self, assignment: Assignment) -> None:
@@ -86,7 +100,7 @@ class Verifier:
 
     def _again(self, assignment: Assignment) -> None:
         self._losses[assignment.checkpoint] += 1
-        if self._losses[assignment.checkpoint] == 1 and self._todo is not None:
+        if self._losses[assignment.checkpoint] == 1:
             self._todo.append(assignment)
 
     def _plan(self) -> list[Assignment]:
@@ -97,12 +111,14 @@ class Verifier:
             records = trial_rows.all(session, self._job.id, with_curve=False)
             done = {(r.id, v.seed) for r in records for v in r.verifications}
         full = self._request.fidelity.max_steps
-        affordable = int(SHARE * sum(r.steps for r in records) / full)
+        trained = sum(r.steps for r in records if r.state is not TrialState.REUSED)
+        affordable = int(SHARE * trained / full) - len(done)
         seeds = [self._request.seed + 1 + i for i in range(wanted.seeds)]
         pairs = [
             (trial, seed)
             for trial in choose_members(self._front(), wanted.members)
             for seed in seeds
+            if (trial.id, seed) not in done
         ]
         top = len(self._request.fidelity.rungs()) - 1
         return [
@@ -113,10 +129,8 @@ class Verifier:
                 seed=seed,
                 architecture=Architecture.model_validate(trial.architecture).canonical_json(),
                 checkpoint=str(self._checkpoints / f"{trial.id}-seed-{seed}.pt"),
-                verification=True,
             )
-            for trial, seed in pairs[:affordable]
-            if (trial.id, seed) not in done
+            for trial, seed in pairs[: max(0, affordable)]
         ]
 
 

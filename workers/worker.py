@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from nas.errors import LeaseLost, StoreUnavailable
+from nas.errors import LeaseLost, NotFound, StoreUnavailable
 from nas.settings import Settings
 from nas.states import JobState
 from nas.store import Store, ids, leases
@@ -33,6 +33,7 @@ RENEW_SECONDS = 1.0
 BEAT_SECONDS = 2.0
 IDLE_SECONDS = 5.0
 """After so long without a job Ray is started afresh: jobs in a row are not made to wait for it."""
+SPARE_PAUSE = 5.0
 STOP_GRACE = 3.0
 """So long may a job's process take to checkpoint and wind down before it is killed."""
 CRASHES = 3
@@ -72,6 +73,7 @@ class Worker:
         self._export: RunningExport | None = None
         self._spare: Child | None = None
         self._beat_at = 0.0
+        self._spare_after = 0.0
         self._worn_since: float | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -102,15 +104,14 @@ class Worker:
             self._beat(cluster)
             self._tend_job()
             self._tend_export()
-            if self._job is None:
+            if self._job is None and self._spare is not None:
                 self._claim(cluster)
             if self._worn_and_idle() and cluster.private:
                 self._renew_cluster(cluster)
         except StoreUnavailable as error:
             log.warning("database unavailable", reason=str(error))
             self._give_up_expired()
-        if self._spare is None or self._spare.exit_code is not None:
-            self._spare = self._warm_process(cluster)
+        self._keep_spare(cluster)
 
     def _worn_and_idle(self) -> bool:
         if self._job is not None or self._export is not None or self._worn_since is None:
@@ -140,8 +141,7 @@ class Worker:
             with self._store.write() as session:
                 leases.release_job(session, record.id, record.token)
             return
-        child = self._spare if self._spare and self._spare.exit_code is None else None
-        child = child or self._warm_process(cluster)
+        child = self._spare or self._warm_process(cluster)
         self._spare = None
         self._job = RunningJob(record, child, time.monotonic())
         with self._store.write() as session:
@@ -193,8 +193,8 @@ class Worker:
                     leases.release_job(session, job.record.id, job.record.token)
             else:
                 self._crashed(job.record, code)
-        except LeaseLost:
-            return  # the process finished its job and the lease with it, or another worker has it
+        except (LeaseLost, NotFound):
+            return  # the process finished its job, or another worker has it, or it was deleted
 
     def _crashed(self, record: JobRecord, code: int) -> None:
         how = crash_reason(self._settings, record.id) or (
@@ -233,6 +233,18 @@ class Worker:
             stdout=subprocess.DEVNULL,  # Tune's banners; what matters is logged
         )
 
+    def _keep_spare(self, cluster: Cluster) -> None:
+        """Have a warm process wait for the next job; one that fails is not replaced at once."""
+        if self._spare is not None and self._spare.exit_code is not None:
+            code = self._spare.exit_code
+            log.warning("the waiting process has ended", exit_code=code)
+            if code == Exit.RAY_UNAVAILABLE and cluster.private and self._job is None:
+                cluster.restart()  # its holder lives, but what it holds does not
+            self._spare = None
+            self._spare_after = time.monotonic() + SPARE_PAUSE
+        if self._spare is None and time.monotonic() >= self._spare_after:
+            self._spare = self._warm_process(cluster)
+
     # --- exports --------------------------------------------------------------------------------
 
     def _tend_export(self) -> None:
@@ -244,13 +256,15 @@ class Worker:
             self._export_ended(running, running.child.exit_code)
         elif time.monotonic() - running.renewed > RENEW_SECONDS:
             running.renewed = time.monotonic()
+            self._renew_export(running)
+
+    def _renew_export(self, running: RunningExport) -> None:
+        record = running.record
+        try:
             with self._store.write() as session:
-                export_rows.renew(
-                    session,
-                    running.record.id,
-                    running.record.token,
-                    self._settings.lease_seconds,
-                )
+                export_rows.renew(session, record.id, record.token, self._settings.lease_seconds)
+        except LeaseLost:
+            return  # its process has just finished, or another worker has it and it cannot write
 
     def _claim_export(self) -> None:
         with self._store.write() as session:
@@ -275,9 +289,16 @@ class Worker:
                     reason = f"its process ended {record.attempts} times (exit code {code})"
                     export_rows.fail(session, record.id, record.token, reason)
                 else:
-                    export_rows.release(session, record.id, record.token)
+                    export_rows.abandon(session, record.id, record.token)
         except LeaseLost:
             return
+
+    def _give_back_export(self, running: RunningExport) -> None:
+        try:
+            with self._store.write() as session:
+                export_rows.release(session, running.record.id, running.record.token)
+        except LeaseLost:
+            return  # it was finished after all
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -307,7 +328,7 @@ class Worker:
             self._end_job(grace=STOP_GRACE)
             if self._export is not None:
                 self._export.child.end(grace=STOP_GRACE)
-                self._export_ended(self._export, self._export.child.exit_code or 0)
+                self._give_back_export(self._export)
             with self._store.write() as session:
                 worker_rows.leave(session, self._id)
         except StoreUnavailable as error:

@@ -101,8 +101,3 @@ app.add_typer(_data, name="data", rich_help_panel=OVER_HTTP)
 _db = typer.Typer(no_args_is_help=True, help="The database.")
 _db.command("upgrade")(service.upgrade_database)
 app.add_typer(_db, name="db", rich_help_panel=LOCAL)
-
-
-def main() -> None:
-    """What the console script ``nas`` runs."""
-    app()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -64,6 +64,24 @@ def resolve_trial(client: Client, job_id: str, trial: str) -> str:
         if found.number == int(trial):
             return found.id
     raise NotFound(f"job {job_id} has no trial number {trial}: see `nas trials {job_id}`")
+
+
+class Onlooker:
+    """Looks on while a job runs: Ctrl-C leaves the job alone, and says how to see or to end it."""
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            typer.echo(
+                f"\nThe job goes on. Watch it with:  {command(f'watch {self.job}')}\n"
+                f"                 Cancel it with: {command(f'cancel {self.job}')}",
+                err=True,
+            )
 
 
 def command(words: str) -> str:

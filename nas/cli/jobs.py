@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.connection import JobArgument, Url, command, connect, resolve
+from nas.cli.connection import JobArgument, Onlooker, Url, command, connect, resolve
 from nas.cli.output import (
     Json,
     ago,
@@ -57,7 +57,8 @@ def submit(
         else:
             typer.echo(f"job {job.id} ({job.name}) is {job.state}")
         if watch:
-            raise typer.Exit(follow(client, job.id, as_json=as_json))
+            with Onlooker(job.id):
+                raise typer.Exit(follow(client, job.id, as_json=as_json))
         if not as_json:
             typer.echo(f"watch it with: {command(f'watch {job.id}')}")
 
@@ -119,10 +120,12 @@ def watch(job: JobArgument, url: Url = None, as_json: Json = False) -> None:
 
     With --json each event is a line, from the first one on.
     """
-    from nas.cli.progress import follow
+    with Onlooker(job) as onlooker:
+        from nas.cli.progress import follow
 
-    with connect(url) as client:
-        raise typer.Exit(follow(client, resolve(client, job), as_json=as_json))
+        with connect(url) as client:
+            onlooker.job = resolve(client, job)
+            raise typer.Exit(follow(client, onlooker.job, as_json=as_json))
 
 
 def cancel(job: JobArgument, url: Url = None, as_json: Json = False) -> None:

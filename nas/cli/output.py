@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
+from nas.cli import INTERRUPTED
 from nas.errors import Conflict, DataUnavailable, NasError, NotFound, Unsupported
 from search_spaces.errors import InvalidInput, Problem
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from nas.schemas import ErrorItem, ProblemDocument
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT = 0, 1, 2
 OUR_INPUT_IS_WRONG = (InvalidInput, NotFound, Conflict, Unsupported, DataUnavailable)
 
 Json = Annotated[

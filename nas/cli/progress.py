@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nas.cli.connection import command
 from nas.cli.output import DONE, FAILED, console, duration, print_json, state_text
 from nas.errors import NasError
 from nas.states import JobState, TrialState
@@ -30,21 +29,10 @@ BAR = 24
 
 
 def follow(client: Client, job_id: str, *, as_json: bool) -> int:
-    """Show a job until it ends; the exit code says whether it succeeded.
-
-    Ctrl-C leaves the job alone and says so; KeyboardInterrupt goes on to the caller.
-    """
-    try:
-        if as_json:
-            return _events(client, job_id)
-        job = _live(client, job_id) if console().is_terminal else _lines(client, job_id)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"\nThe job goes on. Watch it with:  {command(f'watch {job_id}')}\n"
-            f"                 Cancel it with: {command(f'cancel {job_id}')}",
-            err=True,
-        )
-        raise
+    """Show a job until it ends; the exit code says whether it succeeded."""
+    if as_json:
+        return _events(client, job_id)
+    job = _live(client, job_id) if console().is_terminal else _lines(client, job_id)
     if job.state == JobState.SUCCEEDED:
         return DONE
     typer.echo(f"error: job {job.id} {job.state}: {job.error or 'on request'}", err=True)
@@ -89,7 +77,7 @@ def _updates(client: Client, job_id: str) -> Iterator[Job]:
     if job.state.final:
         return
     news = threading.Event()
-    threading.Thread(target=_listen, args=(client, job_id, news), daemon=True).start()
+    threading.Thread(target=_listen, args=(client.url, job_id, news), daemon=True).start()
     lost_since: float | None = None
     while not job.state.final:
         news.wait(REFRESH_SECONDS)
@@ -107,10 +95,14 @@ def _updates(client: Client, job_id: str) -> Iterator[Job]:
             time.sleep(CALM_SECONDS)
 
 
-def _listen(client: Client, job_id: str, news: threading.Event) -> None:
+def _listen(url: str, job_id: str, news: threading.Event) -> None:
+    """Tell of a job's events until its end, by a client that nobody closes at its back."""
+    from nas.client import Client
+
     try:
-        for _ in client.events(job_id):
-            news.set()
+        with Client(url) as client:
+            for _ in client.events(job_id):
+                news.set()
     except NasError:
         # the watcher looks every few seconds anyway, and it is the one that complains
         return

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import configuration
+from nas.cli import INTERRUPTED, configuration
 from nas.cli.output import (
-    INTERRUPTED,
     Json,
     bad_input,
     console,

@@ -1,15 +1,19 @@
-"""What architectures cost, by arithmetic alone."""
+"""What architectures cost, before any of them is trained."""
 
 from __future__ import annotations
 
+from nas.catalogue.tasks import TaskShape
+from nas.costs import LatencyTable, known_costs, shape_key
 from nas.schemas import ProfileRequest, ProfileResponse
+from nas.store import Store, latency
 from search_spaces.architecture import problems
 from search_spaces.errors import InvalidArchitecture
-from search_spaces.model_cost import model_cost
 
 
-def profile(request: ProfileRequest) -> ProfileResponse:
+def profile(store: Store, request: ProfileRequest) -> ProfileResponse:
     """The costs of each architecture for the batch that the request describes.
+
+    ``latency_ms`` is among them when a worker has measured a device for batches of that shape.
 
     Raises:
         InvalidArchitecture: some cannot stand in a slot of that kind; each problem has its pointer.
@@ -21,16 +25,12 @@ def profile(request: ProfileRequest) -> ProfileResponse:
     ]
     if found:
         raise InvalidArchitecture(found)
-    items = [
-        model_cost(
-            architecture,
-            batch_size=request.batch_size,
-            sequence_length=request.sequence_length,
-            vocab_size=request.vocab_size,
-            num_outputs=request.num_outputs,
-            causal=request.causal,
-            head="token",
-        ).metrics()
-        for architecture in request.architectures
-    ]
-    return ProfileResponse(items=items)
+    shape = TaskShape(
+        request.vocab_size, request.num_outputs, request.sequence_length, request.causal, "token"
+    )
+    with store.read() as session:
+        stored = latency.newest(session, shape_key(shape, request.batch_size))
+    table = LatencyTable.model_validate(stored) if stored else None
+    return ProfileResponse(
+        items=[known_costs(a, shape, request.batch_size, table) for a in request.architectures]
+    )

@@ -265,7 +265,7 @@ class Jobs:
         Raises:
             InvalidInput: an architecture cannot stand in a slot of that kind.
         """
-        return profile(request)
+        return profile(self._store, request)
 
     # --- data sets ----------------------------------------------------------------------------
 

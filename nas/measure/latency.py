@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nas.catalogue.tasks import TaskShape
 from nas.costs import (
+    ANY,
     Fit,
     LatencyTable,
     attention_key,
@@ -48,39 +49,43 @@ def device_name(device: str = "cpu") -> str:
 def measure_table(
     architectures: Sequence[Architecture],
     shape: TaskShape,
-    batch_size: int,
+    tokens: Tensor,
+    mask: Tensor | None = None,
     *,
     alone: bool,
     seed: int = 0,
 ) -> LatencyTable:
     """Measure the blocks that these architectures are made of, and fit each mechanism.
 
-    alone: whether nothing else of ours runs meanwhile, to be noted in the table.
+    tokens (B, N) and mask (B, N) are the batch that passes through the models.
+    alone: whether nothing else runs meanwhile, to be noted in the table.
     """
     rng = random.Random(seed)
     probes = _probes(architectures, rng)
-    tokens = torch.randint(
-        shape.vocab_size,
-        (batch_size, shape.sequence_length),
-        generator=torch.Generator().manual_seed(seed),
-    )
     blocks: dict[str, float] = {}
     with _single_thread():
         models = [(probe, _build(probe, shape)) for probe in probes]
         for _ in range(ROUNDS):
             rng.shuffle(models)
             for probe, model in models:
-                for key, milliseconds in _time_blocks(probe, model, tokens).items():
+                for key, milliseconds in _time_blocks(probe, model, tokens, mask).items():
                     blocks[key] = min(milliseconds, blocks.get(key, milliseconds))
     return LatencyTable(
         device=device_name(),
-        batch_size=batch_size,
+        batch_size=tokens.shape[0],
         sequence_length=shape.sequence_length,
         causal=shape.causal,
         alone=alone,
         blocks=blocks,
-        fits=_fits(probes, blocks, shape, batch_size),
+        fits=_fits(probes, blocks, shape, tokens.shape[0]),
     )
+
+
+def random_tokens(shape: TaskShape, batch_size: int) -> Tensor:
+    """A batch (B, N) of any tokens, for when there is no task: full length, none padded."""
+    generator = torch.Generator().manual_seed(0)
+    size = (batch_size, shape.sequence_length)
+    return torch.randint(shape.vocab_size, size, generator=generator)
 
 
 def measure_models(
@@ -160,7 +165,9 @@ def _build(probe: _Probe, shape: TaskShape) -> Transformer:
         ).eval()
 
 
-def _time_blocks(probe: _Probe, model: Transformer, tokens: Tensor) -> dict[str, float]:
+def _time_blocks(
+    probe: _Probe, model: Transformer, tokens: Tensor, mask: Tensor | None
+) -> dict[str, float]:
     """Milliseconds of the layer's blocks, each with half of what joins them, and of the frame."""
     layer = model.get_submodule("layers.0")
     with (
@@ -168,7 +175,7 @@ def _time_blocks(probe: _Probe, model: Transformer, tokens: Tensor) -> dict[str,
         torch.inference_mode(),
     ):
         started = time.perf_counter()
-        model(tokens)
+        model(tokens, mask)
         total = time.perf_counter() - started
     attention, feedforward, whole = clock.seconds
     joint = max(0.0, whole - attention - feedforward) / 2
@@ -224,6 +231,7 @@ def _fits(
             ("frame", frame_key(width), frame_work(width, batch_size, length)),
         ):
             rows.setdefault(name, []).append((work, blocks[key]))
+            rows.setdefault(ANY, []).append((work, blocks[key]))
     return {name: _fit(points) for name, points in rows.items()}
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from nas.errors import Conflict, LeaseLost, NotFound
-from nas.states import ExportState, check_export
+from nas.states import ExportState, TrialState, check_export
 from nas.store import clock, events
 from nas.store.ids import new_id
 from nas.store.records import ExportRecord
@@ -22,10 +22,14 @@ def request(session: Session, trial_id: str, export_format: str) -> tuple[Export
 
     Raises:
         NotFound: there is no such trial.
+        Conflict: it is not trained to full fidelity.
     """
     job_id = session.scalar(select(TrialRow.job_id).where(TrialRow.id == trial_id))
     if job_id is None or not _lock_job(session, job_id):
         raise NotFound(f"there is no trial {trial_id}")
+    state = session.scalar(select(TrialRow.state).where(TrialRow.id == trial_id))
+    if state not in (TrialState.COMPLETED, TrialState.REUSED):
+        raise Conflict(f"trial {trial_id} is {state}: only fully trained ones can be exported")
     known = session.scalar(
         select(ExportRow).where(
             ExportRow.trial_id == trial_id,
@@ -136,6 +140,15 @@ def release(session: Session, export_id: str, token: int) -> None:
     row = _fenced(session, export_id, token)
     row.attempts -= 1
     _move(session, row, ExportState.QUEUED)
+
+
+def abandon(session: Session, export_id: str, token: int) -> None:
+    """Give the export back after a crash: the same, but the attempt counts.
+
+    Raises:
+        LeaseLost
+    """
+    _move(session, _fenced(session, export_id, token), ExportState.QUEUED)
 
 
 def to_record(row: ExportRow) -> ExportRecord:

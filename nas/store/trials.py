@@ -235,6 +235,14 @@ def get(session: Session, trial_id: str, *, with_curve: bool = False) -> TrialRe
     return records(session, [row], with_curve=with_curve)[0]
 
 
+def source(session: Session, record: TrialRecord) -> TrialRecord | None:
+    """The trial that was trained for this one, itself as a rule; None when it was deleted."""
+    if record.reused_from is None:
+        return record
+    row = session.get(TrialRow, record.reused_from)
+    return None if row is None else records(session, [row])[0]
+
+
 def all(  # noqa: A001 - read as trials.all
     session: Session, job_id: str, *, with_curve: bool = True
 ) -> list[TrialRecord]:

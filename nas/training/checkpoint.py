@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 import zlib
@@ -36,8 +37,11 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write it in place of what was there; killed on the way, the old one stays."""
+    # into memory first: torch tells of a full disk by a RuntimeError, a file by an OSError
+    content = io.BytesIO()
+    torch.save({"version": VERSION, **vars(checkpoint)}, content)
     with replacing(path) as temporary:
-        torch.save({"version": VERSION, **vars(checkpoint)}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoint:

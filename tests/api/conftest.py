@@ -15,7 +15,7 @@ from api import create_app
 from nas.settings import Settings
 from nas.store import Store
 
-from .scene import Scene, settings_in
+from .scene import BASE_URL, Scene, settings_in
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def app(store: Store, settings: Settings) -> FastAPI:
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
     """What a user of the service holds."""
-    with TestClient(app) as opened:
+    with TestClient(app, base_url=BASE_URL) as opened:
         yield opened
 
 
@@ -66,6 +66,6 @@ def reading(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> 
     shutil.copy(migrated_sqlite, folder / "store.db")
     store, settings = Store(f"sqlite:///{folder}/store.db"), settings_in(folder)
     job = Scene(store, settings).finished_job()
-    with TestClient(create_app(store, settings)) as client:
+    with TestClient(create_app(store, settings), base_url=BASE_URL) as client:
         yield Reading(client, job)
     store.close()

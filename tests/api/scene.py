@@ -26,6 +26,8 @@ from search_spaces import load_space
 
 STEPS = (30, 90, 270)
 OBJECTIVES = ("loss", "flops", "parameters")
+BASE_URL = "http://127.0.0.1"
+"""Where a client in this process finds an application: the service answers to such names alone."""
 
 
 class Scene:

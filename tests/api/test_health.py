@@ -9,7 +9,7 @@ from api import create_app
 from nas.settings import Settings
 from nas.store import Store
 
-from .scene import Scene
+from .scene import BASE_URL, Scene
 
 
 def checks(client: TestClient) -> tuple[int, dict[str, tuple[bool, str]]]:
@@ -32,7 +32,7 @@ def test_ready_once_a_worker_is_alive(client: TestClient, scene: Scene) -> None:
 def test_a_worker_that_fell_silent_does_not_count(store: Store, tmp_path: Path) -> None:
     settings = Settings(data=tmp_path, lease_seconds=1.01)
     Scene(store, settings).worker_beats()
-    with TestClient(create_app(store, settings)) as client:
+    with TestClient(create_app(store, settings), base_url=BASE_URL) as client:
         assert checks(client)[0] == 200
         # three leases without a beat
         with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +43,7 @@ def test_a_worker_that_fell_silent_does_not_count(store: Store, tmp_path: Path) 
 def test_a_database_that_is_not_upgraded_or_not_there_is_told(tmp_path: Path) -> None:
     for place, hint in (("new.db", "nas db upgrade"), ("no/folder.db", "unable to open")):
         store = Store(f"sqlite:///{tmp_path}/{place}")
-        with TestClient(create_app(store, Settings(data=tmp_path))) as client:
+        with TestClient(create_app(store, Settings(data=tmp_path)), base_url=BASE_URL) as client:
             status, found = checks(client)
             assert status == 503
             assert found["database"][0] is False

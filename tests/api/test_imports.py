@@ -39,7 +39,7 @@ def test_a_service_at_work_loads_nothing_heavy() -> None:
         "app.openapi()\n"
         "from fastapi.testclient import TestClient\n"
         "import warnings; warnings.simplefilter('ignore')\n"
-        "with TestClient(app) as client:\n"
+        "with TestClient(app, base_url='http://127.0.0.1') as client:\n"
         "    for path in ('/v1/spaces', '/v1/mechanisms', '/v1/jobs', '/readyz', '/metrics'):\n"
         "        client.get(path)\n"
         "    layer = {'attention': {'type': 'full'}, 'feedforward': {'type': 'dense'}}\n"

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nas.client import Client
 from nas.states import JobState
 
 JOB = """
@@ -19,6 +22,22 @@ space: tiny
 objectives: [loss, parameters]
 constraints: [{metric: parameters, max: 2000000}]
 """
+RUN = """
+import sys
+del sys.argv[1]
+from nas.cli import main
+main()
+"""
+INTERRUPTED_AT = f"""
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+wanted = sys.argv[1]
+sys.meta_path.insert(0, Interrupt())
+{RUN}"""
+"""Ctrl-C as a module is about to be imported."""
 
 
 def test_submit_a_yaml_file_shows_the_job_and_what_next(nas: Any, tmp_path: Path) -> None:
@@ -156,3 +175,59 @@ def test_interrupted_watch_says_that_the_job_goes_on(nas: Any, service: Any) -> 
     assert "Traceback" not in said
     assert nas.json("show", job_id)["state"] == "running"
     service.finish(job, JobState.SUCCEEDED)
+
+
+def test_a_watch_that_ends_early_leaves_its_listener_in_peace(
+    nas: Any, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = service.submit(name="left")
+    job = service.claim(job_id)
+    faults: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    before, listeners = set(threading.enumerate()), []
+    show, shown = Client.job, 0
+
+    def interrupted(client: Client, asked: str) -> Any:
+        nonlocal shown
+        if threading.current_thread() is threading.main_thread():
+            shown += 1
+            if shown == 2:
+                listeners.extend(set(threading.enumerate()) - before)
+                raise KeyboardInterrupt
+        return show(client, asked)
+
+    monkeypatch.setattr(Client, "job", interrupted)
+    result = nas("watch", job_id)
+    assert result.exit_code == 130
+    assert f"nas cancel {job_id}" in result.stderr
+    service.finish(job, JobState.SUCCEEDED)
+    assert listeners
+    for listener in listeners:
+        listener.join(10)
+        assert not listener.is_alive()
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"), [("typer", False), ("nas.schemas", True), ("httpx", True)]
+)
+def test_interrupted_while_it_starts_it_ends_quietly(nas: Any, module: str, hint: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT, module, "watch", "job_x", "--url", nas.url],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 130
+    assert done.stdout == ""
+    assert ("nas cancel job_x" in done.stderr) is hint
+    assert ("Traceback" not in done.stderr) if hint else (done.stderr == "")
+
+
+def test_interrupted_while_it_exits_it_ends_quietly(nas: Any, finished: str) -> None:
+    program = f"import atexit, os\natexit.register(os.kill, os.getpid(), 2)\n{RUN}"
+    command = [sys.executable, "-c", program, "-", "show", finished, "--json", "--url", nas.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 130
+    assert json.loads(done.stdout)["id"] == finished
+    assert done.stderr == ""

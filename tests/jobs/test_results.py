@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from nas.catalogue.tasks import TaskShape
+from nas.costs import ANY, LatencyTable, latency_key
 from nas.errors import Conflict, NotFound
 from nas.jobs import Jobs
 from nas.schemas import Constraint, ExportRequest, JobRequest, ProfileRequest
 from nas.states import JobState, TrialState
-from nas.store import exports, leases, trials
+from nas.store import exports, latency, leases, trials
 from search_spaces import load_space
 from search_spaces.errors import InvalidInput
 
@@ -92,7 +94,7 @@ def test_a_job_that_has_not_begun_has_an_empty_front(service: Jobs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "number"), [("best:loss", 2), ("best:parameters", 1), ("trial", 5)]
+    ("wanted", "number"), [("best:loss", 2), ("best:parameters", 1), ("trial", 3)]
 )
 def test_an_export_is_of_the_trial_that_is_meant(
     service: Jobs, searched: Any, wanted: str, number: int
@@ -106,6 +108,12 @@ def test_an_export_is_of_the_trial_that_is_meant(
     assert (again, created) == (export, False)
     with pytest.raises(Conflict, match="queued"):
         service.export_path(export.id)
+
+
+def test_a_trial_that_is_not_fully_trained_is_not_exported(service: Jobs, searched: Any) -> None:
+    by_number = {trial.number: trial.id for trial in service.trials(searched.id).items}
+    with pytest.raises(Conflict, match="fully trained"):
+        service.request_export(searched.id, ExportRequest(trial=by_number[5]))
 
 
 def test_exports_of_what_is_not_there_are_refused(service: Jobs, searched: Any) -> None:
@@ -147,6 +155,31 @@ def test_architectures_are_priced_without_training(service: Jobs) -> None:
         after["flops"] > before["flops"]
         for before, after in zip(items, service.profile(longer).items, strict=True)
     )
+
+
+def test_latency_is_told_for_a_shape_that_a_device_was_measured_for(
+    service: Jobs, lab: Any
+) -> None:
+    architecture = load_space("tiny").sample(0)
+    request = ProfileRequest(architectures=(architecture,), batch_size=4, sequence_length=64)
+    assert "latency_ms" not in service.profile(request).items[0]
+    shape = TaskShape(256, 256, 64, causal=True, head="token")
+    fit = (1.0, 0.0, 0.0)
+    table = LatencyTable(
+        device="a machine",
+        batch_size=4,
+        sequence_length=64,
+        causal=True,
+        alone=True,
+        blocks={},
+        fits={ANY: fit},
+    )
+    with lab.store.write() as session:
+        latency.put(session, latency_key("a machine", shape, 4), table.model_dump(mode="json"))
+    blocks = 1 + 2 * architecture.depth * architecture.repeats
+    assert service.profile(request).items[0]["latency_ms"] == pytest.approx(blocks)
+    other = request.model_copy(update={"batch_size": 8})
+    assert "latency_ms" not in service.profile(other).items[0]
 
 
 def test_an_encoder_cannot_be_priced_as_causal(service: Jobs) -> None:

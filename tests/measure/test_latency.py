@@ -13,8 +13,8 @@ import time
 import pytest
 
 from nas.catalogue.tasks import TaskShape
-from nas.costs import LatencyTable, attention_key, known_costs
-from nas.measure.latency import measure_models, measure_table
+from nas.costs import ANY, LatencyTable, attention_key, known_costs
+from nas.measure.latency import measure_models, measure_table, random_tokens
 from search_spaces import Architecture, load_space
 
 SHAPE = TaskShape(vocab_size=64, num_outputs=64, sequence_length=128, causal=True, head="token")
@@ -28,7 +28,7 @@ def architectures() -> list[Architecture]:
 
 @pytest.fixture(scope="module")
 def table(architectures: list[Architecture]) -> LatencyTable:
-    return measure_table(architectures, SHAPE, batch_size=4, alone=False)
+    return measure_table(architectures, SHAPE, random_tokens(SHAPE, 4), alone=False)
 
 
 def test_every_block_of_the_pool_is_measured(
@@ -86,3 +86,19 @@ def test_models_are_timed_by_the_least_of_interleaved_rounds() -> None:
     assert timed["slow"] >= 20
     for start in range(0, len(calls), 2):  # each round has each once
         assert sorted(calls[start : start + 2]) == ["fast", "slow"]
+
+
+def test_a_mechanism_that_was_never_measured_is_estimated_by_all(
+    table: LatencyTable, architectures: list[Architecture]
+) -> None:
+    bare = table.model_copy(update={"blocks": {}, "fits": {ANY: table.fits[ANY]}})
+    assert all(bare.missing(a) and bare.predict(a) > 0 for a in architectures)
+    assert not any(table.missing(a) for a in architectures)
+
+
+def test_tables_merge(architectures: list[Architecture]) -> None:
+    halves = (architectures[:1], architectures[1:3])
+    tables = [measure_table(h, SHAPE, random_tokens(SHAPE, 4), alone=True) for h in halves]
+    merged = tables[0].merged(tables[1])
+    assert merged.blocks.keys() == tables[0].blocks.keys() | tables[1].blocks.keys()
+    assert not any(merged.missing(a) for half in halves for a in half)

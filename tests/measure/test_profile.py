@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nas.catalogue.metrics import METRICS
 from nas.measure import profile
 from search_spaces.architecture import Architecture, InvalidArchitecture
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
 
 
 def encoder() -> Architecture:
@@ -30,3 +38,12 @@ def test_shapes_matter() -> None:
 def test_refusal() -> None:
     with pytest.raises(InvalidArchitecture, match="linformer is for encoders"):
         profile(encoder())
+
+
+def test_latency_is_measured_once_on_this_device(cache: Path) -> None:
+    first = profile(encoder(), causal=False, sequence_length=64)
+    assert first["latency_ms"] > 0
+    (file,) = cache.rglob("*.json")
+    assert profile(encoder(), causal=False, sequence_length=64) == first
+    file.write_text("damaged")
+    assert profile(encoder(), causal=False, sequence_length=64)["latency_ms"] > 0

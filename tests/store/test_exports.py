@@ -104,6 +104,7 @@ def test_no_export_is_claimed_twice(lab: Any) -> None:
     asked = []
     for i in range(12):
         trial = lab.insert(job, i)
+        lab.train(job, trial, {"loss": 1.0})
         with lab.store.write() as session:
             asked.append(exports.request(session, trial.id, "config")[0].id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nas.errors import LeaseLost
+from nas.errors import LeaseLost, TrialFailed
 from nas.jobs import Jobs
 from nas.schemas import JobRequest
 from nas.search import create_strategy
@@ -22,9 +23,9 @@ from nas.store import trials as trial_rows
 from nas.store.migrate import upgrade
 from nas.store.records import JobRecord, TrialRecord
 from search_spaces import Architecture, load_space
-from workers.search import LOST_SEGMENTS, Plan, Search
+from workers.search import FRUITLESS_TRIALS, LOST_SEGMENTS, Plan, Search
 from workers.segments import Assignment, Outcome
-from workers.tuning import Finished
+from workers.tuning import Finished, SegmentSearcher
 
 REQUEST: dict[str, Any] = {
     "task": {"name": "text_lm", "sequence_length": 64},
@@ -204,7 +205,7 @@ def test_an_interrupted_promotion_goes_on_first(bed: Bed) -> None:
         leases.renew_job(session, job.id, job.token, -1)
     again = bed.search(bed.claim()).next()
     assert isinstance(again, Assignment)
-    assert again.key == running.key
+    assert (again.trial, again.rung) == (running.trial, running.rung)
 
 
 def test_a_failed_trial_ends_alone(bed: Bed) -> None:
@@ -228,7 +229,7 @@ def test_a_trial_that_keeps_killing_its_process_fails(bed: Bed) -> None:
         search.lost(first)
         again = search.next()
         assert isinstance(again, Assignment)
-        assert again.key == first.key
+        assert (again.trial, again.rung) == (first.trial, first.rung)
     search.lost(first)
     (trial,) = [t for t in bed.trials(job_id) if t.id == first.trial]
     assert trial.state is TrialState.FAILED
@@ -285,3 +286,60 @@ def test_time_that_is_up_starts_nothing_more(bed: Bed) -> None:
     assert search.next() is None  # one is running still
     search.ended(first, train(first))
     assert isinstance(search.next(), Finished)
+
+
+def test_failures_are_charged(bed: Bed) -> None:
+    job_id = bed.submit(budget={"full_trainings": 0.5}, fidelity={"max_steps": 9, "min_steps": 9})
+    search = bed.search(bed.claim())
+    first = search.next()
+    assert isinstance(first, Assignment)
+    search.ended(first, Outcome("failed", 0, {}, 2.0, 0.0, "out of memory"))
+    assert isinstance(search.next(), Finished)
+    job = Jobs(bed.store, bed.settings).get(job_id)
+    assert job.bill.search_core_seconds == 2.0
+    assert search.nothing_found() == (
+        "no trial was fully trained, 1 failed; most often: out of memory"
+    )
+
+
+def test_a_job_whose_trials_all_fail_is_told_so_early(bed: Bed) -> None:
+    bed.submit()
+    search = bed.search(bed.claim())
+
+    def fail_one() -> None:
+        assignment = search.next()
+        assert isinstance(assignment, Assignment)
+        search.ended(assignment, Outcome("failed", 0, {}, 0.0, 0.0, "no luck"))
+
+    for _ in range(FRUITLESS_TRIALS - 1):
+        fail_one()
+    with pytest.raises(TrialFailed, match="the first 10 trials all failed; most often: no luck"):
+        fail_one()
+
+
+def test_what_disturbs_is_tried_again(bed: Bed) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    first = search.next()
+    assert isinstance(first, Assignment)
+    search.ended(first, Outcome("disturbed", 0, {}, 0.0, 0.0, "OSError: disk full"))
+    again = search.next()
+    assert isinstance(again, Assignment)
+    assert again.trial == first.trial
+    search.ended(again, train(again))
+    list(drive(search))
+    assert all(t.state is not TrialState.FAILED for t in bed.trials(job_id))
+
+
+def test_a_result_that_cannot_be_recorded_stops_the_job(bed: Bed) -> None:
+    bed.submit()
+    search = bed.search(bed.claim())
+    searcher = SegmentSearcher(search)
+    chosen = searcher.suggest("tune-1")
+    assert isinstance(chosen, dict)
+    bad = Outcome("finished", 3, {"loss": math.nan}, 1.0, 0.5)
+    searcher.on_trial_complete("tune-1", bad.to_result())  # Tune hears nothing of it …
+    with pytest.raises(ValueError, match="loss"):
+        searcher.suggest("tune-2")  # … but nothing goes on
+    with pytest.raises(ValueError, match="loss"):
+        searcher.check()
