@@ -1,5 +1,12 @@
 """The engine of Paretoformer: models, training, measures, search, store and their use cases."""
 
-from importlib.metadata import version
+__version__: str
 
-__version__ = version("paretoformer")
+
+def __getattr__(name: str) -> str:
+    """The version, looked up when asked for: that takes longer than all else of this import."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("paretoformer")

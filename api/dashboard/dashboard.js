@@ -99,7 +99,7 @@ function jobRow(job) {
     el("td"),
     el("td", el("progress", null, {max: 1, "aria-label": `Progress of ${job.name}`})),
     ...[job.request.task.name, job.space, job.request.strategy.name].map((text) => el("td", text, {class: "wide"})),
-    el("td", new Date(job.created_at).toLocaleString()),
+    el("td", new Date(job.created_at).toLocaleString([], {dateStyle: "medium", timeStyle: "short"}), {class: "wide"}),
   ]);
 }
 
@@ -184,11 +184,12 @@ async function refresh(mine) {
 
 function drawJob(job) {
   const {progress, bill, request} = job;
+  const ended = FINAL.includes(job.state);
   document.title = `${job.name} · Paretoformer`;
   at("job-title").textContent = job.name;
   at("job-state").textContent = job.state;
   at("job-state").className = `state ${job.state}`;
-  const about = [job.id, request.task.name, request.task.dataset, job.space, request.strategy.name, progress.phase];
+  const about = [job.id, request.task.name, request.task.dataset, job.space, request.strategy.name, job.state === "running" && progress.phase];
   at("job-about").textContent = about.filter(Boolean).join(" · ");
   at("job-error").textContent = job.error || "";
   at("job-error").hidden = !job.error;
@@ -197,17 +198,20 @@ function drawJob(job) {
     button.disabled = !ACTIONS[button.dataset.action].includes(job.state);
   const facts = {
     Elapsed: span(progress.elapsed_seconds),
-    "Time left": span(progress.eta_seconds),
+    "Time left": ended ? null : span(progress.eta_seconds),
     "Full trainings spent": progress.spent.toFixed(1),
     "Trials past each rung": progress.rung_steps.map((steps, i) => `${steps} steps: ${progress.rung_counts[i]}`).join(", "),
     "Core time": span(bill.core_seconds),
     Energy: `${Number((bill.energy_kwh * 1000).toPrecision(3))} Wh (${bill.energy_source})`,
     "CO₂": `${Number((bill.co2_kg * 1000).toPrecision(3))} g`,
-    Cost: `${bill.money.toFixed(2)} ${bill.currency}`,
+    Cost: bill.money ? `${bill.money.toFixed(2)} ${bill.currency}` : null,
   };
-  fill(at("job-facts"), Object.entries(facts).map(([name, value]) => [el("dt", name), el("dd", value)]));
+  const told = Object.entries(facts).filter(([, value]) => value !== null);
+  fill(at("job-facts"), told.map(([name, value]) => [el("dt", name), el("dd", value)]));
   const row = (name, value) => el("tr", [el("th", name, {scope: "row"}), numberCell(value)]);
-  fill(at("states").tBodies[0], Object.entries(progress.trials).map(([state, count]) => row(state, String(count))));
+  const counts = Object.entries(progress.trials).filter(([, count]) => count);
+  fill(at("states").tBodies[0], counts.map(([state, count]) => row(state, String(count))));
+  at("states").hidden = !counts.length;
   fill(at("best").tBodies[0], Object.entries(progress.best).map(([name, value]) => row(label(name), short(name, value))));
   at("best").hidden = Object.keys(progress.best).length === 0;
 }
@@ -255,7 +259,7 @@ function redraw() {
   at("plot-note").textContent = drawn
     ? `${drawn} trials at full fidelity, ${front.items.length} of them on the front of ${front.objectives.join(", ")}; the others are faint. ` +
       `Dashed: the front of these two objectives; dotted: of the same block in every layer.${some}`
-    : "No trial has reached full fidelity yet.";
+    : FINAL.includes(job.state) ? "No trial reached full fidelity." : "No trial has reached full fidelity yet.";
 }
 
 function drawFront(front) {
@@ -267,7 +271,7 @@ function drawFront(front) {
   fill(at("front").tBodies[0], front.items.map((trial) => frontRow(trial, front)));
   if (focused) document.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus();
   at("front").hidden = !front.items.length;
-  at("front-note").textContent = front.items.length ? `Hypervolume ${front.hypervolume.toPrecision(4)}` : "The front is empty so far.";
+  at("front-note").textContent = front.items.length ? `Hypervolume ${front.hypervolume.toPrecision(4)}` : "The front is empty.";
   at("export-knee").disabled = !front.knee;
 }
 
@@ -276,11 +280,11 @@ function frontRow(trial, front) {
   open.addEventListener("click", () => showDetails(trial.id));
   const cells = front.objectives.map((name) => {
     const again = trial.verified?.[name];
-    const spread = again ? ` · verified ${short(name, again.mean)} [${short(name, again.low)}, ${short(name, again.high)}]` : "";
-    return numberCell(short(name, trial.metrics[name]) + spread);
+    const spread = again ? el("small", `verified ${short(name, again.mean)} [${short(name, again.low)}, ${short(name, again.high)}]`) : null;
+    return numberCell([short(name, trial.metrics[name]), spread]);
   });
   const knee = trial.id === front.knee;
-  return el("tr", [el("td", [open, knee ? " knee" : null]), ...cells, el("td", oneLine(trial.architecture))], knee ? {class: "knee"} : {});
+  return el("tr", [el("td", [open, knee ? el("span", "knee", {class: "tag"}) : null]), ...cells, el("td", oneLine(trial.architecture))], knee ? {class: "knee"} : {});
 }
 
 async function showDetails(id) {
@@ -332,6 +336,12 @@ async function start() {
   at("details-close").addEventListener("click", () => at("details").close());
   at("details-copy").addEventListener("click", () => navigator.clipboard.writeText(at("details-json").textContent));
   document.addEventListener("visibilitychange", () => document.hidden || view || showJobs());
+  let width = 0;
+  new ResizeObserver(([entry]) => {
+    if (entry.contentRect.width === width) return;
+    width = entry.contentRect.width;
+    if (view?.job) redraw();
+  }).observe(at("job"));
   window.addEventListener("hashchange", route);
   route();
 }

@@ -2,7 +2,8 @@
 
 export const catalogue = {metrics: {}, attention: []};
 
-const PLOT = {width: 760, height: 430, left: 74, right: 20, top: 16, bottom: 46};
+const MARGIN = {left: 64, right: 16, top: 12, bottom: 46};
+const TICK_ROOM = 46; // between the middles of two labels on the horizontal axis
 const SVG = ["circle", "line", "path", "text"];
 
 // A node with text or nodes in it: strings become text, never markup.
@@ -35,9 +36,12 @@ function tick(value) {
   return Number(number.toPrecision(3)) + letter;
 }
 
+// A metric and its unit, each said once: latency_ms is "latency (ms)".
 export function label(name) {
-  const metric = catalogue.metrics[name];
-  return metric ? `${name.replaceAll("_", " ")} (${metric.unit})` : name;
+  const unit = catalogue.metrics[name]?.unit;
+  const words = name.split("_");
+  if (unit && words.length > 1 && words.at(-1) === unit.toLowerCase()) words.pop();
+  return words.join(" ") + (!unit || unit === "count" ? "" : ` (${unit})`);
 }
 
 export function span(seconds) {
@@ -89,6 +93,7 @@ function axis(name, values, from, to) {
   low -= room;
   high += room;
   return {
+    from, to,
     at: (v) => from + ((turn(v) - low) / (high - low)) * (to - from),
     ticks: log ? logTicks(low, high) : linearTicks(low, high),
   };
@@ -125,13 +130,13 @@ export function drawPlot(nodes, data) {
   const attention = [...new Set(trials.map((t) => mainAttention(t.architecture)))].sort((a, b) => place(a) - place(b));
   nodes.legend.replaceChildren(...attention.map((name) => el("li", [el("span", null, {class: `swatch ${colour(name)}`}), name])));
   nodes.tip.hidden = true;
-  if (!trials.length) {
-    nodes.plot.replaceChildren();
-    return 0;
-  }
-  const {width, height, left, right, top, bottom} = PLOT;
-  const across = axis(x, trials.map((t) => t.metrics[x]), left, width - right);
-  const up = axis(y, trials.map((t) => t.metrics[y]), height - bottom, top);
+  nodes.plot.parentElement.hidden = !trials.length;
+  // drawn in pixels, so that words and marks are as large on a narrow screen
+  const width = nodes.plot.parentElement.clientWidth, height = Math.round(Math.min(460, Math.max(300, width * 0.5)));
+  if (!width) return trials.length;
+  nodes.plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const across = axis(x, trials.map((t) => t.metrics[x]), MARGIN.left, width - MARGIN.right);
+  const up = axis(y, trials.map((t) => t.metrics[y]), height - MARGIN.bottom, MARGIN.top);
   const focused = document.activeElement?.dataset?.trial;
   trials.sort((a, b) => members.has(a.id) - members.has(b.id));
   nodes.plot.replaceChildren(
@@ -146,18 +151,20 @@ export function drawPlot(nodes, data) {
 }
 
 function grid(across, up, x, y) {
-  const {width, height, left, right, top, bottom} = PLOT;
+  const [left, right, top, bottom] = [across.from, across.to, up.to, up.from];
+  const apart = [];
+  for (const v of across.ticks) if (!apart.length || across.at(v) - across.at(apart.at(-1)) >= TICK_ROOM) apart.push(v);
   return [
-    ...across.ticks.flatMap((v) => [
-      el("line", null, {class: "grid", x1: across.at(v), x2: across.at(v), y1: top, y2: height - bottom}),
-      el("text", tick(v), {x: across.at(v), y: height - bottom + 18, "text-anchor": "middle"}),
+    ...apart.flatMap((v) => [
+      el("line", null, {class: "grid", x1: across.at(v), x2: across.at(v), y1: top, y2: bottom}),
+      el("text", tick(v), {x: across.at(v), y: bottom + 18, "text-anchor": "middle"}),
     ]),
     ...up.ticks.flatMap((v) => [
-      el("line", null, {class: "grid", x1: left, x2: width - right, y1: up.at(v), y2: up.at(v)}),
+      el("line", null, {class: "grid", x1: left, x2: right, y1: up.at(v), y2: up.at(v)}),
       el("text", tick(v), {x: left - 8, y: up.at(v) + 4, "text-anchor": "end"}),
     ]),
-    el("text", label(x), {class: "title", x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle"}),
-    el("text", label(y), {class: "title", transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle"}),
+    el("text", label(x), {class: "title", x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle"}),
+    el("text", label(y), {class: "title", transform: `translate(16 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle"}),
   ];
 }
 
@@ -180,10 +187,12 @@ function staircase(kind, members, x, y, across, up) {
 function kneeMark(knee, x, y, across, up) {
   if (!knee || !known(knee, x, y)) return [];
   const [cx, cy] = [across.at(knee.metrics[x]), up.at(knee.metrics[y])];
-  const right = cx < PLOT.width - 80;
+  // the word goes where nothing better than the knee can be
+  const less = (name) => catalogue.metrics[name].direction !== "maximize";
+  const left = less(x) ? cx > across.from + 56 : cx > across.to - 56;
   return [
     el("circle", null, {class: "ring", cx, cy, r: 11}),
-    el("text", "knee", {class: "title", x: right ? cx + 13 : cx - 13, y: cy - 9, "text-anchor": right ? "start" : "end"}),
+    el("text", "knee", {class: "title", x: left ? cx - 12 : cx + 12, y: cy + (less(y) ? 18 : -10), "text-anchor": left ? "end" : "start"}),
   ];
 }
 

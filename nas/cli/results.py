@@ -164,7 +164,18 @@ def export(
         print_json({"export": ready, "folder": str(out), "config": str(config), "files": files})
         return
     typer.echo(f"trial {ready.trial}: {', '.join(files)} in {out}")
-    typer.echo(f"train it with: nas train {config}")
+    typer.echo(f"train it with: nas train {config}{_own_data(config)}")
+
+
+def _own_data(config: Path) -> str:
+    """What to add to a `nas train`, which knows no service, for data that were uploaded to one."""
+    from nas.catalogue.tasks import PYTHON_SOURCE, TextLM
+    from nas.export import read_config
+
+    task = read_config(config).task
+    if not isinstance(task, TextLM) or task.dataset == PYTHON_SOURCE:
+        return ""
+    return f" --data FILE\nFILE is the text that was uploaded as {task.dataset}"
 
 
 def _wait(client: Client, export: Export) -> Export:

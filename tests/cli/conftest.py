@@ -131,7 +131,7 @@ class Service:
         with self.store.write() as session:
             jobs.finish(session, job.id, job.token, state, error)
 
-    def serve_export(self, *, error: str | None = None) -> None:
+    def serve_export(self, *, error: str | None = None, **task: str) -> None:
         """Do a worker's part: make the next export that is asked for, or fail it."""
         record, deadline = None, time.monotonic() + 15
         while record is None and time.monotonic() < deadline:
@@ -145,16 +145,16 @@ class Service:
                 return
             trial = trials.get(session, record.trial_id)
             filename = f"{record.id}.zip"
-            pack_config(trial.architecture, self.settings.exports / filename)
+            pack_config(trial.architecture, self.settings.exports / filename, task)
             exports.finish(session, record.id, record.token, filename)
 
 
-def pack_config(architecture: Mapping[str, Any], target: Path) -> None:
-    """An export without weights."""
+def pack_config(architecture: Mapping[str, Any], target: Path, task: Mapping[str, str]) -> None:
+    """An export without weights; ``task`` changes the task's settings."""
     target.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "architecture": architecture,
-        "task": {"name": "text_lm", "sequence_length": 32},
+        "task": {"name": "text_lm", "sequence_length": 32, **task},
         "recipe": {},
         "max_steps": 3,
         "data_hash": "0" * 64,

@@ -101,8 +101,23 @@ def test_export_unpacks_a_configuration(
     worker.join()
     assert result.exit_code == 0, result.stderr
     config = tmp_path / "out" / "config.json"
-    assert f"nas train {config}" in result.stdout
+    assert f"nas train {config}\n" in result.stdout
     assert read_config(config).architecture.fingerprint() == best["fingerprint"]
+
+
+def test_export_of_a_search_on_uploaded_data_says_that_training_needs_them(
+    nas: Any, service: Any, finished: str, tmp_path: Path
+) -> None:
+    front = {trial["id"] for trial in nas.json("pareto", finished)["items"]}
+    completed = nas.json("trials", finished, "--state", "completed")["items"]
+    # exports are kept: one that no other test asks for
+    trial = next(trial["id"] for trial in completed if trial["id"] not in front)
+    worker = threading.Thread(target=service.serve_export, kwargs={"dataset": "my-corpus"})
+    worker.start()
+    result = nas("export", finished, "--trial", trial, "-o", str(tmp_path))
+    worker.join()
+    assert f"nas train {tmp_path / 'config.json'} --data FILE\n" in result.stdout
+    assert "uploaded as my-corpus" in result.stdout
 
 
 def test_export_of_the_knee_as_json(nas: Any, service: Any, finished: str, tmp_path: Path) -> None:
