@@ -97,6 +97,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         arch = Architecture.model_validate_json(self.arch)
         return train(self.job, arch, self.folder, self.task)
 
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the trial has its own checkpoint."""
+
 
 def bare(job: JobRequest, trials: int, folder: Path) -> tuple[float, float]:
     """A loop in this process: (seconds, training seconds)."""
