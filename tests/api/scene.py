@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from httpx import Response
 
 from api.server import Server, bind, url_of
 from nas.costs import known_costs
@@ -194,3 +195,18 @@ def running(app: FastAPI) -> Iterator[str]:
 def settings_in(folder: Path) -> Settings:
     """Settings that keep everything in a folder and poll fast."""
     return Settings(data=folder, poll_seconds=0.02)
+
+
+def problem(response: Response, status: int) -> dict[str, Any]:
+    """The problem document, after a look at its form."""
+    document: dict[str, Any] = response.json()
+    assert response.status_code == status, document
+    assert response.headers["content-type"] == "application/problem+json"
+    assert set(document) == {"type", "title", "status", "detail", "errors"}
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    for error in document["errors"]:
+        assert set(error) == {"pointer", "message", "allowed"}
+        assert error["message"]
+    return document
