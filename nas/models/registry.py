@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from nas.models.attention.base import Attention
-from nas.models.feedforward.base import FeedForward
+from nas.models.attention.base import Attention, AttentionSlot, Shared
+from nas.models.feedforward.base import FeedForward, FeedForwardSlot
 from nas.models.mechanism import module_class
 from search_spaces.attention import ATTENTION, AnyAttention
-from search_spaces.attention.base import AttentionSpec
+from search_spaces.attention.base import AttentionSpec, Position
 from search_spaces.errors import InvalidInput, Problem, pointer
 from search_spaces.feedforward import FEEDFORWARD, AnyFeedForward
 from search_spaces.feedforward.base import FeedForwardSpec
@@ -49,6 +49,8 @@ def build_attention(
     heads: int,
     max_length: int,
     causal: bool,
+    position: Position = "none",
+    shared: Shared | None = None,
 ) -> Attention[Any]:
     """A token-mixing module (B, N, D) → (B, N, D) from its spec or the spec's JSON.
 
@@ -57,23 +59,22 @@ def build_attention(
     """
     known = spec if isinstance(spec, AttentionSpec) else _parse(_ATTENTION, spec)
     build: Any = module_class(type(known))
-    module: Attention[Any] = build(
-        known, d_model=d_model, heads=heads, max_length=max_length, causal=causal
-    )
+    slot = AttentionSlot(d_model, heads, max_length, causal, position, shared)
+    module: Attention[Any] = build(known, slot)
     return module
 
 
 def build_feedforward(
-    spec: FeedForwardSpec | Mapping[str, Any], *, d_model: int, causal: bool
+    spec: FeedForwardSpec | Mapping[str, Any], *, d_model: int, max_length: int, causal: bool
 ) -> FeedForward[Any]:
-    """A position-wise module (B, N, D) → (B, N, D) from its spec or the spec's JSON.
+    """A feed-forward module (B, N, D) → (B, N, D) from its spec or the spec's JSON.
 
     Raises:
         InvalidInput: not a spec.
     """
     known = spec if isinstance(spec, FeedForwardSpec) else _parse(_FEEDFORWARD, spec)
     build: Any = module_class(type(known))
-    module: FeedForward[Any] = build(known, d_model=d_model, causal=causal)
+    module: FeedForward[Any] = build(known, FeedForwardSlot(d_model, max_length, causal))
     return module
 
 

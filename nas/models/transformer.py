@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import Unsupported
-from nas.models.attention.base import key_mask
+from nas.models.attention.base import Shared, key_mask
 from nas.models.mechanism import module_class
 from nas.models.norms import build_norm
 from nas.models.positions import Positions
@@ -74,23 +74,28 @@ class Transformer(nn.Module):
         D = arch.width
         self.embedding = nn.Embedding(vocab_size, D)
         self.positions = Positions(arch.position, D, max_length)
+        self.shared = Shared()
         join: Any = module_class(type(arch.residual))
         halt: Any = module_class(type(arch.halting))
         self.layers = nn.ModuleList(
             join(
                 arch.residual,
                 attention=build_attention(
-                    layer.attention,
+                    layer.attention.at(i),
                     d_model=D,
                     heads=layer.heads,
                     max_length=max_length,
                     causal=causal,
+                    position=arch.position,
+                    shared=self.shared,
                 ),
-                feedforward=build_feedforward(layer.feedforward, d_model=D, causal=causal),
+                feedforward=build_feedforward(
+                    layer.feedforward, d_model=D, max_length=max_length, causal=causal
+                ),
                 norm=arch.norm,
                 d_model=D,
             )
-            for layer in arch.layers
+            for i, layer in enumerate(arch.layers)
         )
         self.halting = halt(arch.halting, d_model=D, repeats=arch.repeats)
         self.norm = build_norm(arch.norm, D)
@@ -107,7 +112,8 @@ class Transformer(nn.Module):
         with torch.no_grad():
             for layer in self.cycle():
                 layer.attention.out.weight.mul_(scale)
-                layer.feedforward.out.weight.mul_(scale)
+                for projection in layer.feedforward.last_projections():
+                    projection.weight.mul_(scale)
 
     def forward(
         self, tokens: Tensor, mask: Tensor | None = None, state: ModelState | None = None
@@ -145,7 +151,7 @@ class Transformer(nn.Module):
         return ModelState(
             0,
             tuple(
-                layer.attention.init_state(batch_size)
+                layer.init_state(batch_size)
                 for _ in range(self.arch.repeats)
                 for layer in self.cycle()
             ),

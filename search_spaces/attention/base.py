@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self, TypeAlias
 
 from search_spaces.cost import Cost
 from search_spaces.values import Spec
 
-Position: TypeAlias = Literal["none", "sinusoidal", "learned", "rotary"]
+Position: TypeAlias = Literal["none", "sinusoidal", "learned", "rotary", "alibi", "relative"]
 Family: TypeAlias = Literal["full", "sparse", "low-rank", "kernel", "recurrence", "hashing"]
 
 ADDED_POSITIONS: frozenset[Position] = frozenset({"none", "sinusoidal", "learned"})
 """Positions that are added to the embeddings: every mechanism takes them."""
+
+Decoding: TypeAlias = Literal["cache", "state", "recompute", "none"]
 
 
 class AttentionSpec(Spec):
@@ -21,8 +24,17 @@ class AttentionSpec(Spec):
     kind: ClassVar[str] = "attention"
     family: ClassVar[Family]
     positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS
-    decoding: ClassVar[Literal["cache", "state", "none"]]
-    """What one decoding step needs: a growing cache, a constant state, or it does not decode."""
+    decoding: ClassVar[Decoding]
+    """What one decoding step needs: a growing cache, a constant state, all inputs so far, which it
+    computes again, or it does not decode."""
+
+    def at(self, layer: int) -> Self:
+        """The mechanism as it stands in that layer (from 0) of the cycle."""
+        return self
+
+    def shared_parameters(self, length: int, width: int) -> Mapping[str, int]:
+        """Of the parameters in ``cost``, those that all layers of a model share, by name."""
+        return {}
 
     @abstractmethod
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:

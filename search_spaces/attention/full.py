@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
+from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
 from search_spaces.cost import FLOAT_BYTES, Cost
 
 
@@ -16,7 +16,7 @@ class FullAttention(AttentionSpec):
     complexity: ClassVar[str] = "O(N²)"
     citation: ClassVar[str] = "Vaswani et al. 2017, arXiv:1706.03762"
     causal: ClassVar[bool] = True
-    decoding: ClassVar[Literal["cache", "state", "none"]] = "cache"
+    decoding: ClassVar[Decoding] = "cache"
     positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
 
     type: Literal["full"] = "full"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
+from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
 from search_spaces.attention.kernel import mixing_flops, mixing_live, mixing_saved
 from search_spaces.cost import FLOAT_BYTES, Cost
 
@@ -17,7 +17,7 @@ class LinearAttention(AttentionSpec):
     complexity: ClassVar[str] = "O(N·E²)"
     citation: ClassVar[str] = "Katharopoulos et al. 2020, arXiv:2006.16236"
     causal: ClassVar[bool] = True
-    decoding: ClassVar[Literal["cache", "state", "none"]] = "state"
+    decoding: ClassVar[Decoding] = "state"
     positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
 
     type: Literal["linear"] = "linear"

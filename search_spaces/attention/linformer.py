@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from search_spaces.attention.base import AttentionSpec, Family
+from search_spaces.attention.base import AttentionSpec, Decoding, Family
 from search_spaces.cost import FLOAT_BYTES, Cost
 from search_spaces.values import Domain
 
@@ -19,7 +19,7 @@ class LinformerAttention(AttentionSpec):
     complexity: ClassVar[str] = "O(N·k)"
     citation: ClassVar[str] = "Wang et al. 2020, arXiv:2006.04768"
     causal: ClassVar[bool] = False
-    decoding: ClassVar[Literal["cache", "state", "none"]] = "none"
+    decoding: ClassVar[Decoding] = "none"
 
     type: Literal["linformer"] = "linformer"
     rank: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128, 256))] = 64

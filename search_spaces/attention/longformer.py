@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
+from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
 from search_spaces.cost import FLOAT_BYTES, Cost
 from search_spaces.values import Domain
 
@@ -60,7 +60,7 @@ class LongformerAttention(AttentionSpec):
     complexity: ClassVar[str] = "O(N·w)"
     citation: ClassVar[str] = "Beltagy et al. 2020, arXiv:2004.05150"
     causal: ClassVar[bool] = True
-    decoding: ClassVar[Literal["cache", "state", "none"]] = "cache"
+    decoding: ClassVar[Decoding] = "cache"
     positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
 
     type: Literal["longformer"] = "longformer"

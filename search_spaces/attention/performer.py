@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Family, Position
+from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
 from search_spaces.attention.kernel import mixing_flops, mixing_live, mixing_saved
 from search_spaces.cost import FLOAT_BYTES, Cost
 from search_spaces.values import Domain
@@ -20,7 +20,7 @@ class PerformerAttention(AttentionSpec):
     complexity: ClassVar[str] = "O(N·m·E)"
     citation: ClassVar[str] = "Choromanski et al. 2020, arXiv:2009.14794"
     causal: ClassVar[bool] = True
-    decoding: ClassVar[Literal["cache", "state", "none"]] = "state"
+    decoding: ClassVar[Decoding] = "state"
     positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
 
     type: Literal["performer"] = "performer"

@@ -311,7 +311,7 @@ def holds_its_cost(module: nn.Module, x: Tensor, run: Callable[[], Tensor], cost
 @for_each_feedforward
 def test_feedforward_shape_and_type(spec: dict[str, Any]) -> None:
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        module = build_feedforward(spec, d_model=D, causal=True).to(dtype)
+        module = build_feedforward(spec, d_model=D, max_length=LONG, causal=True).to(dtype)
         y = module(inputs(dtype=dtype))
         assert y.shape == (B, LONG, D)
         assert y.dtype == dtype
@@ -319,7 +319,7 @@ def test_feedforward_shape_and_type(spec: dict[str, Any]) -> None:
 
 @for_each_feedforward
 def test_feedforward_is_position_wise(spec: dict[str, Any]) -> None:
-    module = build_feedforward(spec, d_model=D, causal=True).double()
+    module = build_feedforward(spec, d_model=D, max_length=LONG, causal=True).double()
     x = inputs()
     changed = x.clone()
     changed[:, 40] += 1
@@ -329,12 +329,14 @@ def test_feedforward_is_position_wise(spec: dict[str, Any]) -> None:
 
 @for_each_feedforward
 def test_feedforward_gradients(spec: dict[str, Any]) -> None:
-    module: FeedForward[Any] = build_feedforward(spec, d_model=D, causal=True).double()
+    module: FeedForward[Any] = build_feedforward(
+        spec, d_model=D, max_length=LONG, causal=True
+    ).double()
     assert torch.autograd.gradcheck(module, inputs(8).requires_grad_(), fast_mode=True)
 
 
 @for_each_feedforward
 def test_feedforward_cost(spec: dict[str, Any]) -> None:
-    module = build_feedforward(spec, d_model=32, causal=True)
+    module = build_feedforward(spec, d_model=32, max_length=100, causal=True)
     x = torch.randn(2, 100, 32)
     holds_its_cost(module, x, lambda: module(x), module.spec.cost(2, 100, 32, True))

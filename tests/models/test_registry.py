@@ -38,7 +38,7 @@ def test_refused_specs(spec: dict[str, object], pointer: str) -> None:
 
 def test_refused_feedforward() -> None:
     with pytest.raises(InvalidInput, match="ratio"):
-        build_feedforward({"type": "dense", "ratio": -1}, d_model=8, causal=True)
+        build_feedforward({"type": "dense", "ratio": -1}, d_model=8, max_length=9, causal=True)
 
 
 def test_heads_divide_the_width() -> None:

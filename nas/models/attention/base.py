@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,55 @@ from torch.nn import functional
 from nas.errors import Unsupported
 from nas.models.mechanism import Mechanism
 from nas.models.positions import Rotation, rotate
-from search_spaces.attention.base import AttentionSpec
+from search_spaces.attention.base import AttentionSpec, Position
 from search_spaces.errors import InvalidInput, Problem
 
 S = TypeVar("S", bound=AttentionSpec)
+
+
+class Shared(nn.Module):
+    """Parameters that several layers of one model use: they belong to the model, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.named = nn.ParameterDict()
+
+    def get(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """The parameter of that name, made by the first layer that asks."""
+        if name not in self.named:
+            self.named[name] = nn.Parameter(make())
+        parameter: Tensor = self.named[name]
+        return parameter
+
+
+class Inputs(NamedTuple):
+    """The state of a mechanism that recomputes: all inputs (B, T, D) and their rotation."""
+
+    x: Tensor
+    rotation: Rotation | None
+
+    def followed_by(self, x: Tensor, rotation: Rotation | None) -> Inputs:
+        """With N more tokens."""
+        joined = torch.cat((self.x, x), dim=1)
+        if rotation is None or self.rotation is None:
+            return Inputs(joined, rotation)
+        return Inputs(joined, Rotation(torch.cat((self.rotation.unit, rotation.unit))))
+
+
+@dataclass(frozen=True)
+class AttentionSlot:
+    """Where an attention module stands.
+
+    position: what tells the model where a token stands; biases on scores are the module's own work.
+    shared: the parameters of the model that its layers share; None: the module stands alone.
+    """
+
+    d_model: int
+    heads: int
+    max_length: int
+    causal: bool
+    position: Position = "none"
+    shared: Shared | None = None
 
 
 def key_mask(mask: Tensor | None, causal: bool) -> Tensor | None:
@@ -46,10 +93,11 @@ class Attention(Mechanism, Generic[S]):
     Subclasses mix heads (``_mix``) and, if they decode, continue from a state (``_continue``).
     """
 
-    def __init__(self, spec: S, *, d_model: int, heads: int, max_length: int, causal: bool) -> None:
+    def __init__(self, spec: S, slot: AttentionSlot) -> None:
+        d_model, heads = slot.d_model, slot.heads
         if d_model % heads:
             raise InvalidInput([Problem("/heads", f"{heads} heads do not divide width {d_model}")])
-        if causal and not spec.causal:
+        if slot.causal and not spec.causal:
             raise InvalidInput(
                 [Problem("/type", f"{spec.type} is for encoders and cannot be causal")]
             )
@@ -57,8 +105,8 @@ class Attention(Mechanism, Generic[S]):
         self.spec = spec
         self.heads = heads
         self.head_width = d_model // heads
-        self.max_length = max_length
-        self.causal = causal
+        self.max_length = slot.max_length
+        self.causal = slot.causal
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
         for linear in (self.qkv, self.out):
@@ -105,11 +153,19 @@ class Attention(Mechanism, Generic[S]):
         """(B, N, D) → (B, N, D), the heads side by side."""
 
     def _first_state(self, batch_size: int) -> Any:
+        if self.spec.decoding == "recompute":
+            return Inputs(self._zeros(batch_size, 0, self.qkv.in_features), None)
         raise Unsupported(f"{self.spec.type} attention does not decode")
 
     def _continue(self, x: Tensor, state: Any, rotation: Rotation | None) -> tuple[Tensor, Any]:
-        """N more tokens (B, N, D) → (B, N, D), and the state after them."""
-        raise Unsupported(f"{self.spec.type} attention does not decode")
+        """N more tokens (B, N, D) → (B, N, D), and the state after them.
+
+        Here for ``decoding = "recompute"``: the mechanism is run on all tokens so far.
+        """
+        if self.spec.decoding != "recompute":
+            raise Unsupported(f"{self.spec.type} attention does not decode")
+        state = state.followed_by(x, rotation)
+        return self._mix(state.x, None, state.rotation)[:, -x.shape[1] :], state
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as views (B, H, N, E), the first two rotated."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.models.attention.base import Attention
+from nas.models.attention.base import Attention, AttentionSlot
 from nas.models.positions import Rotation
 from search_spaces.attention.linformer import LinformerAttention
 from search_spaces.errors import InvalidInput, Problem
@@ -20,18 +20,10 @@ from search_spaces.errors import InvalidInput, Problem
 class Linformer(Attention[LinformerAttention], spec=LinformerAttention):
     """Softmax(Q(EK)ᵀ)FV; E and F are shared by the heads of a layer."""
 
-    def __init__(
-        self,
-        spec: LinformerAttention,
-        *,
-        d_model: int,
-        heads: int,
-        max_length: int,
-        causal: bool,
-    ) -> None:
-        super().__init__(spec, d_model=d_model, heads=heads, max_length=max_length, causal=causal)
-        self.shorten = nn.Parameter(torch.empty(2, spec.rank, max_length))
-        nn.init.normal_(self.shorten, std=1 / math.sqrt(max_length))
+    def __init__(self, spec: LinformerAttention, slot: AttentionSlot) -> None:
+        super().__init__(spec, slot)
+        self.shorten = nn.Parameter(torch.empty(2, spec.rank, slot.max_length))
+        nn.init.normal_(self.shorten, std=1 / math.sqrt(slot.max_length))
 
     def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
         B, N, D = x.shape

@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from nas.models.attention.base import Attention, split_heads
+from nas.models.attention.base import Attention, AttentionSlot, split_heads
 from nas.models.attention.full import Cache
 from nas.models.positions import Rotation
 from search_spaces.attention.longformer import Block, LongformerAttention, blocks
@@ -35,22 +35,14 @@ class Longformer(Attention[LongformerAttention], spec=LongformerAttention):
     """A window of ``window`` keys on each side; the ``globals`` first positions see all by
     projections of their own and are seen by all (section 3.1)."""
 
-    def __init__(
-        self,
-        spec: LongformerAttention,
-        *,
-        d_model: int,
-        heads: int,
-        max_length: int,
-        causal: bool,
-    ) -> None:
-        super().__init__(spec, d_model=d_model, heads=heads, max_length=max_length, causal=causal)
-        self.right = 0 if causal else spec.window
-        self.leading = 0 if causal else spec.globals
+    def __init__(self, spec: LongformerAttention, slot: AttentionSlot) -> None:
+        super().__init__(spec, slot)
+        self.right = 0 if slot.causal else spec.window
+        self.leading = 0 if slot.causal else spec.globals
         self.global_qkv: nn.Linear | None = None
         if self.leading:
-            self.global_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
-            nn.init.normal_(self.global_qkv.weight, std=1 / math.sqrt(d_model))
+            self.global_qkv = nn.Linear(slot.d_model, 3 * slot.d_model, bias=False)
+            nn.init.normal_(self.global_qkv.weight, std=1 / math.sqrt(slot.d_model))
 
     def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
         band = Band(self.spec.window, self.right, self.leading)

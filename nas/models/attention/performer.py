@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from nas.models.attention.base import AttentionSlot
 from nas.models.attention.kernel import KernelAttention
 from search_spaces.attention.performer import PerformerAttention
 
@@ -25,16 +26,8 @@ class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
     epsilon: ClassVar[float] = 1e-25
     omega: Tensor
 
-    def __init__(
-        self,
-        spec: PerformerAttention,
-        *,
-        d_model: int,
-        heads: int,
-        max_length: int,
-        causal: bool,
-    ) -> None:
-        super().__init__(spec, d_model=d_model, heads=heads, max_length=max_length, causal=causal)
+    def __init__(self, spec: PerformerAttention, slot: AttentionSlot) -> None:
+        super().__init__(spec, slot)
         self.register_buffer("omega", torch.empty(spec.features, self.head_width))
         self.resample(int(torch.randint(2**31 - 1, ())))
 

@@ -28,9 +28,13 @@ class ResidualLayer(Mechanism):
     ) -> Tensor:
         """(B, N, D) → (B, N, D); mask (B, N), True = valid."""
 
+    def init_state(self, batch_size: int) -> tuple[Any, Any]:
+        """The states of both blocks before the first token."""
+        return self.attention.init_state(batch_size), self.feedforward.init_state(batch_size)
+
     @abstractmethod
     def extend(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> tuple[Tensor, Any]:
-        """The same for N more tokens after an attention state, and the state after them."""
+        """The same for N more tokens after a state, and the state after them."""
 
     @abstractmethod
     def absorb(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> Any:

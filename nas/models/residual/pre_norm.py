@@ -42,15 +42,20 @@ class PreNormLayer(ResidualLayer, spec=PreNorm):
     ) -> Tensor:
         """(B, N, D) → (B, N, D)."""
         x = x + self.attention(self.attention_norm(x), mask, rotation)
-        y: Tensor = x + self.feedforward(self.feedforward_norm(x))
+        y: Tensor = x + self.feedforward(self.feedforward_norm(x), mask)
         return y
 
     def extend(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> tuple[Tensor, Any]:
         """The same for N more tokens after ``state``, and the state after them."""
-        y, state = self.attention.extend(self.attention_norm(x), state, rotation)
+        attention, feedforward = state
+        y, attention = self.attention.extend(self.attention_norm(x), attention, rotation)
         x = x + y
-        return x + self.feedforward(self.feedforward_norm(x)), state
+        y, feedforward = self.feedforward.extend(self.feedforward_norm(x), feedforward)
+        return x + y, (attention, feedforward)
 
     def absorb(self, x: Tensor, state: Any, rotation: Rotation | None = None) -> Any:
         """The state after N more tokens whose own output nobody needs."""
-        return self.attention.absorb(self.attention_norm(x), state, rotation)
+        attention, feedforward = state
+        if feedforward is not None:
+            return self.extend(x, state, rotation)[1]
+        return self.attention.absorb(self.attention_norm(x), attention, rotation), None
