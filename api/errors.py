@@ -20,6 +20,7 @@ from nas.errors import (
     DataUnavailable,
     NasError,
     NotFound,
+    StorageFailed,
     StoreUnavailable,
     Unsupported,
 )
@@ -71,6 +72,7 @@ KINDS: dict[type[Exception], Kind] = {
     DataUnavailable: Kind(409, "data-unavailable", "The data cannot be read"),
     Unsupported: Kind(422, "unsupported", "This combination is not supported"),
     StoreUnavailable: Kind(503, "store-unavailable", "The database cannot be reached"),
+    StorageFailed: Kind(507, "storage-failed", "The data cannot be stored"),
     MalformedDocument: Kind(400, "malformed-document", "The body cannot be parsed"),
     DocumentTooLarge: Kind(413, "too-large", "The body is too large"),
     UnsupportedMediaType: Kind(

@@ -38,5 +38,9 @@ class DataUnavailable(NasError):
     """A data set is missing, damaged or cannot be read."""
 
 
+class StorageFailed(NasError):
+    """A file cannot be written: the disk is full, or refuses."""
+
+
 class Unsupported(NasError):
     """A combination that this version names but cannot carry out (a format, a device)."""

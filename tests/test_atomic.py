@@ -30,3 +30,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         fail()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_told_with_the_path(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with (
+        pytest.raises(OSError, match=f"No space left on device: '{target}'"),
+        replacing(target),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"too much")
+    assert os.listdir(tmp_path) == []

@@ -35,18 +35,13 @@ def run(settings: Settings, order: Order) -> Exit:
     try:
         job = JobRun(settings, store, order)
         signal.signal(signal.SIGTERM, lambda *_: job.stop())
-        return job.run()
+        return carry_out(job)
     except LeaseLost as error:
         log.warning("lease lost", job=order.job, reason=str(error))
         return Exit.LEASE_LOST
     except StoreUnavailable as error:
         log.error("store unavailable", job=order.job, reason=str(error))
         return Exit.STORE_UNAVAILABLE
-    except (NasError, InvalidInput) as error:
-        if job is None:
-            raise
-        job.fail(str(error))
-        return Exit.FINISHED
     except Exception as error:  # whatever it is, the worker is told, and tries again
         log.exception("job process crashed", job=order.job)
         note_crash(settings, order.job, f"{type(error).__name__}: {error}".splitlines()[0])
@@ -55,6 +50,16 @@ def run(settings: Settings, order: Order) -> Exit:
         if job is not None:
             job.stop_file.unlink(missing_ok=True)
             shutil.rmtree(job.folder / "tune", ignore_errors=True)
+
+
+def carry_out(job: JobRun) -> Exit:
+    """Run the job; what is wrong with it and would be again ends it, with the reason."""
+    try:
+        return job.run()
+    except (LeaseLost, StoreUnavailable):
+        raise
+    except (NasError, InvalidInput) as error:
+        return job.fail(str(error))
 
 
 def main() -> None:

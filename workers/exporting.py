@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from nas.errors import LeaseLost, NasError
+from nas.errors import LeaseLost, NasError, StoreUnavailable
 from nas.export import Provenance, TrainingConfig, versions_here, write
 from nas.logs import configure_logging
 from nas.schemas import JobRequest
@@ -18,6 +18,7 @@ from nas.store import jobs as job_rows
 from nas.store import trials as trial_rows
 from nas.store.records import JobRecord, TrialRecord
 from search_spaces import Architecture, InvalidInput
+from workers.orders import Exit
 from workers.processes import when_parent_ends
 
 log = structlog.get_logger()
@@ -79,6 +80,9 @@ def main() -> None:
         make_export(settings, Store(settings.database_url), export_id, int(token))
     except LeaseLost as error:
         log.warning("lease lost", export=export_id, reason=str(error))
+    except StoreUnavailable as error:
+        log.error("store unavailable", export=export_id, reason=str(error))
+        sys.exit(Exit.STORE_UNAVAILABLE)
 
 
 if __name__ == "__main__":

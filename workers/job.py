@@ -5,8 +5,10 @@ Every write carries the token of the lease, so that a process that was given up 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -65,8 +67,11 @@ class JobRun:
     def stop(self) -> None:
         """Wind down: actors checkpoint and return, nothing new starts."""
         self.stopping = True
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.stop_file.touch()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.stop_file.touch()
+        except OSError as error:  # then they are ended instead, and go on from their checkpoints
+            log.warning("actors not told to stop", job=self.job.id, reason=str(error))
 
     def run(self) -> Exit:
         """Do whatever is left of the job."""
@@ -75,6 +80,7 @@ class JobRun:
         self._phase("preparing")
         bench = self._bench()
         task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
+        bench = replace(bench, data_hash=task.data_hash)
         pool = draw_pool(self.space, self.request.seed)
         costs = self._costs(task, self._latency_table(task, pool, bench))
         self._begin(task, screen(pool, costs, self.request, task.trivial_loss))
@@ -108,12 +114,7 @@ class JobRun:
         """The last word: what was found, or why nothing was."""
         nothing = search.nothing_found()
         state = JobState.FAILED if nothing and search.failures else JobState.SUCCEEDED
-        try:
-            with self.store.write() as session:
-                job_rows.finish(session, self.job.id, self.token, state, error=nothing)
-        except Conflict:
-            return Exit.DRAINED  # paused or cancelled at the last moment
-        return Exit.FINISHED
+        return self._end(state, nothing)
 
     def _bench(self) -> Bench:
         return Bench(
@@ -133,8 +134,17 @@ class JobRun:
         with self.store.read() as session:
             known = dataset_rows.get(session, self.job.dataset)
         path = (self.settings.datasets / known.sha256).resolve()
-        if not path.is_file():
-            raise DataUnavailable(f"the file of data set {known.name} is gone: {path}")
+        try:
+            with path.open("rb") as file:
+                sound = hashlib.file_digest(file, "sha256").hexdigest() == known.sha256
+        except FileNotFoundError as error:
+            raise DataUnavailable(f"the file of data set {known.name} is gone: {path}") from error
+        except OSError as error:
+            raise DataUnavailable(f"data set {known.name} cannot be read: {error}") from error
+        if not sound:
+            raise DataUnavailable(
+                f"the file of data set {known.name} is damaged, it is not what was uploaded: {path}"
+            )
         return path
 
     def _latency_table(self, task: Task, pool: list[Architecture], bench: Bench) -> LatencyTable:
@@ -261,8 +271,15 @@ class JobRun:
         with self.store.write() as session:
             job_rows.set_phase(session, self.job.id, self.token, phase)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> Exit:
         """End the job as failed, with the reason for the user."""
         log.error("job failed", job=self.job.id, reason=reason)
-        with self.store.write() as session:
-            job_rows.finish(session, self.job.id, self.token, JobState.FAILED, error=reason)
+        return self._end(JobState.FAILED, reason)
+
+    def _end(self, state: JobState, error: str | None) -> Exit:
+        try:
+            with self.store.write() as session:
+                job_rows.finish(session, self.job.id, self.token, state, error=error)
+        except Conflict:
+            return Exit.DRAINED  # paused or cancelled at the last moment
+        return Exit.FINISHED

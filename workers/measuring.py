@@ -11,6 +11,7 @@ import psutil
 import ray
 import structlog
 import torch
+from ray.exceptions import RayTaskError
 from torch import Tensor
 
 from nas.costs import LatencyTable
@@ -63,10 +64,20 @@ def _on_idle_node(work: Callable[..., Any], *arguments: Any) -> Any:
     exclusive = ray.remote(num_cpus=node_cpus(), max_retries=2)(work).remote(*arguments)
     ready, _ = ray.wait([exclusive], timeout=WAIT_SECONDS)
     if ready:
-        return ray.get(exclusive)
+        return _result(exclusive)
     ray.cancel(exclusive)
     log.warning("no node falls idle: measuring beside other work")
-    return ray.get(ray.remote(num_cpus=1, max_retries=2)(work).remote(*arguments))
+    return _result(ray.remote(num_cpus=1, max_retries=2)(work).remote(*arguments))
+
+
+def _result(reference: Any) -> Any:
+    """What a task returned; what it raised is raised here as it was, without Ray's wrapping."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error
+        raise
 
 
 def _measure_table(architectures: list[Architecture], bench: Bench, seed: int) -> LatencyTable:

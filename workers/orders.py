@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 
+import structlog
+
 from nas.settings import Settings
+
+log = structlog.get_logger()
 
 
 class Exit(IntEnum):
@@ -40,18 +45,25 @@ class Order:
 def note_crash(settings: Settings, job: str, reason: str) -> None:
     """Leave word of why a job's process is about to end unexpectedly."""
     path = _note(settings, job)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(reason, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(reason, encoding="utf-8")
+    except OSError as error:  # the disk may be the very reason
+        log.warning("reason not noted", job=job, path=str(path), reason=str(error))
 
 
 def crash_reason(settings: Settings, job: str) -> str | None:
-    """The word that was left, which is then gone."""
-    path = _note(settings, job)
-    if not path.exists():
+    """The word that was left, if there is any."""
+    try:
+        return _note(settings, job).read_text(encoding="utf-8") or None
+    except (OSError, UnicodeDecodeError):
         return None
-    reason = path.read_text(encoding="utf-8")
-    path.unlink()
-    return reason
+
+
+def forget_crash(settings: Settings, job: str) -> None:
+    """The word has been passed on."""
+    with suppress(OSError):
+        _note(settings, job).unlink(missing_ok=True)
 
 
 def _note(settings: Settings, job: str) -> Path:

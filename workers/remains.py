@@ -31,12 +31,17 @@ class Remains:
 
     def record(self, processes: Sequence[Identity]) -> None:
         """Note the worker and its processes, if anything has changed."""
-        if list(processes) != self._last:
-            self._last = list(processes)
-            note = {**_here(), "processes": [asdict(p) for p in processes]}
+        if list(processes) == self._last:
+            return
+        note = {**_here(), "processes": [asdict(p) for p in processes]}
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as temporary:
                 temporary.write_text(json.dumps(note))
+        except OSError as error:  # a full disk must not end the worker; the next beat tries again
+            log.warning("processes not noted", reason=str(error))
+            return
+        self._last = list(processes)
 
     def forget(self) -> None:
         """All have ended."""
@@ -45,8 +50,12 @@ class Remains:
     def reap_others(self) -> None:
         """End what dead workers of this machine have left running."""
         for path in sorted(self._folder.glob("*.json")):
-            note = json.loads(path.read_text())
-            worker, *processes = (Identity(**p) for p in note.pop("processes"))
+            try:
+                note = json.loads(path.read_text())
+                worker, *processes = (Identity(**p) for p in note.pop("processes"))
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                log.warning("note cannot be read", path=str(path), reason=str(error))
+                continue
             if note != _here() or worker.process() is not None:
                 continue
             if killed := reap(processes, grace=0.0):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from nas.errors import CorruptCheckpoint, TrialFailed
+from nas.errors import CorruptCheckpoint, NasError, TrialFailed
 from nas.schemas import JobRequest
 from nas.search.errors import SpaceExhausted
 from nas.search.rungs import Rungs
@@ -24,13 +24,16 @@ from nas.store import trials as trial_rows
 from nas.store.records import JobRecord, TrialRecord
 from nas.training.checkpoint import trim_checkpoint
 from search_spaces import Architecture
+from workers.patience import Patience
 from workers.segments import Assignment, Outcome
 from workers.tuning import Finished
 
 log = structlog.get_logger()
 
 LOST_SEGMENTS = 3
-"""So often may a segment's process die before its trial is called failed."""
+"""So often may a segment's process die, or it alone be disturbed, before its trial has failed."""
+GIVEN_UP_TRIALS = 3
+"""When so many were disturbed beyond patience in a row, the job cannot go on."""
 FRUITLESS_TRIALS = 10
 """When so many have failed and none has finished a rung, the job is at fault and not the trials."""
 
@@ -62,6 +65,8 @@ class Search:
         self._pending: deque[tuple[str, int]] = deque()
         self._running: set[str] = set()
         self._losses: Counter[str] = Counter()
+        self._patience = Patience(plan.elapsed)
+        self._given_up = 0
         self._fruitful = False
         self.failures: Counter[str] = Counter()
         self._asked = 0
@@ -76,6 +81,8 @@ class Search:
         """The next segment: interrupted, promoted, new, or promoted late."""
         if self._plan.draining():
             return Finished()
+        if self._patience.pausing:
+            return None
         chosen = self._choose()
         if chosen is None:
             return None if self._running else Finished()
@@ -182,7 +189,7 @@ class Search:
         if outcome.kind == "failed":
             self._fail(trial, outcome.reason or "it gave no reason")
         elif outcome.kind == "disturbed":
-            self._again(assignment, outcome.reason or "it gave no reason")
+            self._disturbed(assignment, outcome.reason or "it gave no reason")
         elif outcome.kind == "interrupted":
             with self._store.write() as session:
                 trial_rows.interrupt(session, trial, self._plan.job.token)
@@ -195,12 +202,30 @@ class Search:
         self._running.discard(assignment.trial)
         self._again(assignment, "its process died (out of memory, perhaps)")
 
+    def _disturbed(self, assignment: Assignment, why: str) -> None:
+        """Try again later; only what is disturbed while others are not is counted against it."""
+        alone = not self._patience.troubled
+        self._patience.disturbed()
+        if alone:
+            self._again(assignment, why)
+        elif not self._patience.exhausted:
+            self._put_back(assignment, why)
+        else:
+            self._fail(assignment.trial, f"{why}, again and again")
+            self._given_up += 1
+            if self._given_up >= GIVEN_UP_TRIALS:
+                raise NasError(f"nothing can be trained any more: {why}")
+
     def _again(self, assignment: Assignment, why: str) -> None:
         trial = assignment.trial
         self._losses[trial] += 1
         if self._losses[trial] >= LOST_SEGMENTS:
             self._fail(trial, f"{why}, {LOST_SEGMENTS} times")
             return
+        self._put_back(assignment, why)
+
+    def _put_back(self, assignment: Assignment, why: str) -> None:
+        trial = assignment.trial
         log.warning("segment lost", trial=trial, rung=assignment.rung, reason=why)
         with self._store.write() as session:
             trial_rows.interrupt(session, trial, self._plan.job.token)
@@ -230,6 +255,8 @@ class Search:
         top = rung == len(self._steps) - 1
         self._trained_steps += self._steps_of(rung)
         self._fruitful = True
+        self._patience.relieved()
+        self._given_up = 0
         with self._store.write() as session:
             record = trial_rows.finish_rung(
                 session,

@@ -21,7 +21,7 @@ from nas.schemas import TrainingRecipe
 from nas.tasks import build_task
 from nas.tasks.base import Task
 from nas.training.segment import Segment, SegmentResult, run_segment
-from search_spaces import Architecture
+from search_spaces import Architecture, InvalidInput
 
 log = structlog.get_logger()
 
@@ -38,6 +38,8 @@ class Bench:
     threads: int
     device: str
     stop_file: Path
+    data_hash: str | None = None
+    """Of the data that the job was begun with; None while they are looked at for the first time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Assignment:
 class Outcome:
     """What became of a segment.
 
-    disturbed: it is not the trial that is at fault (a full disk), so it is worth another try.
+    disturbed: it is not the trial that is at fault (a full disk, data that cannot be read), so it
+    is worth another try.
     """
 
     kind: Literal["finished", "interrupted", "failed", "disturbed"]
@@ -86,11 +89,7 @@ class SegmentTrainable(tune.Trainable):
         torch.set_num_threads(bench.threads)
         self.bench = bench
         self.assignment = Assignment(**config)
-        self.task: Task | str
-        try:
-            self.task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
-        except (NasError, OSError) as error:  # told as an outcome: Tune would lose the reason
-            self.task = f"{type(error).__name__}: {error}"
+        self.task = load_data(bench)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next segment."""
@@ -99,6 +98,8 @@ class SegmentTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train the segment to its end, or until the job is told to stop."""
+        if isinstance(self.task, str):  # an actor lives for many segments: the data may be back
+            self.task = load_data(self.bench)
         if isinstance(self.task, str):
             return _without_result("disturbed", self.task).to_result()
         with StopFlag(self.bench.stop_file) as flag:
@@ -106,6 +107,17 @@ class SegmentTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: segments keep their own checkpoints, by temporary file and replacement."""
+
+
+def load_data(bench: Bench) -> Task | str:
+    """The job's data, or why they cannot be used: an outcome's reason, which Tune would lose."""
+    try:
+        task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
+    except (NasError, InvalidInput, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    if bench.data_hash not in (None, task.data_hash):
+        return f"the data have changed since the job began: {bench.dataset or bench.cache}"
+    return task
 
 
 class StopFlag:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from nas.store import jobs as job_rows
 from nas.store import trials as trial_rows
 from nas.store.records import JobRecord
 from search_spaces import Architecture
+from workers.patience import Patience
 from workers.segments import Assignment, Outcome
 from workers.tuning import Finished
 
@@ -45,6 +47,7 @@ class Verifier:
         self._draining = draining
         self._running = 0
         self._losses: Counter[str] = Counter()
+        self._patience = Patience(time.monotonic)
         self._todo = self._plan()
 
     @property
@@ -56,6 +59,8 @@ class Verifier:
         """The next (member, seed)."""
         if self._draining():
             return Finished()
+        if self._patience.pausing:
+            return None
         if not self._todo:
             return None if self._running else Finished()
         self._running += 1
@@ -77,8 +82,9 @@ class Verifier:
         if outcome.kind == "interrupted":
             return  # draining: whoever goes on plans it anew and resumes its checkpoint
         if outcome.kind == "disturbed":
-            self._again(assignment)
+            self._disturbed(assignment, outcome.reason or "it gave no reason")
             return
+        self._patience.relieved()
         Path(assignment.checkpoint).unlink(missing_ok=True)
         if outcome.kind == "failed":
             log.warning("verification failed", trial=assignment.trial, reason=outcome.reason)
@@ -96,11 +102,24 @@ class Verifier:
     def lost(self, assignment: Assignment) -> None:
         """Its actor died: once more, from its checkpoint."""
         self._running -= 1
-        self._again(assignment)
+        self._again(assignment, "its process died (out of memory, perhaps)")
 
-    def _again(self, assignment: Assignment) -> None:
+    def _disturbed(self, assignment: Assignment, why: str) -> None:
+        """Try again later, as long as there is hope."""
+        alone = not self._patience.troubled
+        self._patience.disturbed()
+        if alone:
+            self._again(assignment, why)
+        elif self._patience.exhausted:
+            log.warning("verification given up", trial=assignment.trial, reason=why)
+        else:
+            self._todo.append(assignment)
+
+    def _again(self, assignment: Assignment, why: str) -> None:
         self._losses[assignment.checkpoint] += 1
-        if self._losses[assignment.checkpoint] == 1:
+        if self._losses[assignment.checkpoint] > 1:
+            log.warning("verification given up", trial=assignment.trial, reason=why)
+        else:
             self._todo.append(assignment)
 
     def _plan(self) -> list[Assignment]:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,7 +24,7 @@ from nas.store import jobs as job_rows
 from nas.store import workers as worker_rows
 from nas.store.records import ExportRecord, JobRecord
 from workers.cluster import LEAN_RAY, Cluster
-from workers.orders import Exit, Order, crash_reason
+from workers.orders import Exit, Order, crash_reason, forget_crash
 from workers.processes import Child, Identity, adopt_orphans, bury_orphans
 from workers.remains import Remains
 
@@ -98,14 +99,14 @@ class Worker:
         bury_orphans([c.process for c in self._children()])
         if not cluster.alive:
             log.error("ray has died, starting it again", worker=self._id)
-            self._end_job(grace=0.0)
+            self._end_job_process(grace=0.0)
             self._renew_cluster(cluster)
         try:
             self._beat(cluster)
             self._tend_job()
             self._tend_export()
             if self._job is None and self._spare is not None:
-                self._claim(cluster)
+                self._claim(self._spare)
             if self._worn_and_idle() and cluster.private:
                 self._renew_cluster(cluster)
         except StoreUnavailable as error:
@@ -131,20 +132,18 @@ class Worker:
 
     # --- the job --------------------------------------------------------------------------------
 
-    def _claim(self, cluster: Cluster) -> None:
+    def _claim(self, child: Child) -> None:
+        """Claim a job for a waiting process, in one transaction: a job that is held has its order.
+
+        Were the database lost half-way, the job would be held and nobody would run it.
+        """
         with self._store.write() as session:
             record = leases.claim_job(session, self._id, self._settings.lease_seconds)
-        if record is None:
-            return
-        log.info("job claimed", job=record.id, token=record.token, attempt=record.attempts)
-        if record.state is JobState.CANCELLING:
-            with self._store.write() as session:
+            if record is None:
+                return
+            if record.state is JobState.CANCELLING:
                 leases.release_job(session, record.id, record.token)
-            return
-        child = self._spare or self._warm_process(cluster)
-        self._spare = None
-        self._job = RunningJob(record, child, time.monotonic())
-        with self._store.write() as session:
+                return
             leases.record_process(
                 session,
                 record.id,
@@ -152,6 +151,9 @@ class Worker:
                 pid=child.identity.pid,
                 started=child.identity.started,
             )
+        log.info("job claimed", job=record.id, token=record.token, attempt=record.attempts)
+        self._spare = None
+        self._job = RunningJob(record, child, time.monotonic())
         child.say(Order(record.id, record.token).to_line())
 
     def _tend_job(self) -> None:
@@ -183,18 +185,21 @@ class Worker:
             job.child.terminate()
 
     def _job_ended(self, job: RunningJob, code: int) -> None:
-        self._job = None
-        self._worn_since = time.monotonic()
-        log.info("job process ended", job=job.record.id, exit_code=code)
+        """Give the job back; while the database is away it stays in hand, to be given back later.
+
+        A lease left to run out would cost the job the wait, and count as a crash of its own.
+        """
         orderly = code in list(Exit) or job.stopping_since is not None
-        try:
+        # LeaseLost: the process finished its job, or another worker has it. NotFound: deleted
+        with suppress(LeaseLost, NotFound):
             if orderly:
                 with self._store.write() as session:
                     leases.release_job(session, job.record.id, job.record.token)
             else:
                 self._crashed(job.record, code)
-        except (LeaseLost, NotFound):
-            return  # the process finished its job, or another worker has it, or it was deleted
+        log.info("job process ended", job=job.record.id, exit_code=code)
+        self._job = None
+        self._worn_since = time.monotonic()
 
     def _crashed(self, record: JobRecord, code: int) -> None:
         how = crash_reason(self._settings, record.id) or (
@@ -209,20 +214,21 @@ class Worker:
             else:
                 log.warning("job process crashed", job=record.id, how=how)
                 leases.abandon_job(session, record.id, record.token)
+        forget_crash(self._settings, record.id)
 
-    def _end_job(self, grace: float) -> None:
+    def _end_job_process(self, grace: float) -> None:
         if self._job is not None:
-            job = self._job
-            job.stopping_since = job.stopping_since or time.monotonic()
-            self._job_ended(job, job.child.end(grace))
+            self._job.stopping_since = self._job.stopping_since or time.monotonic()
+            self._job.child.end(grace)
 
     def _give_up_expired(self) -> None:
         """Without a database no lease is renewed: once it must have run out, stop for certain."""
         job = self._job
-        if job and time.monotonic() - job.renewed > self._settings.lease_seconds:
+        if job is None or job.child.exit_code is not None:
+            return
+        if time.monotonic() - job.renewed > self._settings.lease_seconds:
             log.error("lease ran out while the database was away", job=job.record.id)
-            job.child.end(grace=0.0)
-            self._job = None
+            self._end_job_process(grace=0.0)
 
     def _warm_process(self, cluster: Cluster) -> Child:
         settings = self._settings.model_dump_json()
@@ -252,8 +258,8 @@ class Worker:
         if running is None:
             self._claim_export()
         elif running.child.exit_code is not None:
-            self._export = None
             self._export_ended(running, running.child.exit_code)
+            self._export = None
         elif time.monotonic() - running.renewed > RENEW_SECONDS:
             running.renewed = time.monotonic()
             self._renew_export(running)
@@ -280,7 +286,10 @@ class Worker:
 
     def _export_ended(self, running: RunningExport, code: int) -> None:
         """A process that was brought down has recorded nothing: try again, but not for ever."""
-        if code == 0:
+        if code == Exit.FINISHED:
+            return
+        if code == Exit.STORE_UNAVAILABLE:
+            self._give_back_export(running)
             return
         record = running.record
         try:
@@ -325,7 +334,9 @@ class Worker:
     def _leave(self) -> None:
         log.info("worker leaves", worker=self._id)
         try:
-            self._end_job(grace=STOP_GRACE)
+            self._end_job_process(grace=STOP_GRACE)
+            if self._job is not None:
+                self._job_ended(self._job, self._job.child.process.wait())
             if self._export is not None:
                 self._export.child.end(grace=STOP_GRACE)
                 self._give_back_export(self._export)

@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
     operation_id="add_dataset",
     status_code=status.HTTP_201_CREATED,
     openapi_extra=UPLOAD,
-    responses=problems(409, 413),
+    responses=problems(409, 413, 507),
 )
 async def add(
     request: Request,

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.errors import StorageFailed
 from search_spaces.errors import InvalidInput, Problem
 
 
@@ -34,13 +35,15 @@ def received(folder: Path, chunks: Iterable[bytes], limit: int) -> Iterator[Uplo
 
     Raises:
         InvalidInput: it is empty or longer.
+        StorageFailed: it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".upload-", dir=folder)
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".upload-", dir=folder)
     path = Path(name)
     try:
         digest, size = hashlib.sha256(), 0
-        with os.fdopen(descriptor, "wb") as file:
+        with _explained(folder), os.fdopen(descriptor, "wb") as file:
             for chunk in chunks:
                 size += len(chunk)
                 if size > limit:
@@ -55,3 +58,15 @@ def received(folder: Path, chunks: Iterable[bytes], limit: int) -> Iterator[Uplo
     finally:
         with suppress(FileNotFoundError):  # it was settled
             path.unlink()
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise  # it is the sender who has gone
+    except OSError as error:
+        raise StorageFailed(
+            f"the data set cannot be written to {folder}: {error.strerror or error}"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from nas.errors import StoreUnavailable
 from search_spaces.errors import InvalidInput, Problem
@@ -22,8 +24,20 @@ REVISION = "0001"
 
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 5
+SILENCE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A server whose machine has gone says nothing: by itself TCP would wait for a quarter of an hour.
+
+In seconds, the last in milliseconds.
+"""
 WRITE = "nas_write"
 """Execution option of connections that may write."""
+FILE = "nas_file"
+"""Key of the path and identity of the SQLite file that a pooled connection has opened."""
 
 
 class Store:
@@ -136,21 +150,42 @@ def create(url: URL) -> Engine:
             pool_size=5,
             max_overflow=25,
             pool_timeout=BUSY_SECONDS,
-            connect_args={"connect_timeout": CONNECT_SECONDS},
+            connect_args={"connect_timeout": CONNECT_SECONDS, **SILENCE},
         )
     engine = create_engine(
         url, max_overflow=-1, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None}
     )
     event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "checkout", _refuse_ghost)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    record.info[FILE] = path, _identity(path)
     # NORMAL with WAL: a killed process loses nothing; a power cut may lose the last commits, whole
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _refuse_ghost(
+    _connection: sqlite3.Connection, record: ConnectionPoolEntry, _proxy: object
+) -> None:
+    # a file that was deleted or replaced lives on for who has it open, and what is written there
+    # would be lost: the pool opens another
+    path, opened = record.info[FILE]
+    if _identity(path) != opened:
+        raise DisconnectionError(f"{path} is not the file that was opened")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _begin_sqlite(connection: Connection) -> None:

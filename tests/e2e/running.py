@@ -66,14 +66,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_service(data: Path, port: int | None = None) -> Service:
+def start_service(data: Path, port: int | None = None, database: str | None = None) -> Service:
     """Start it and wait until it and its worker are ready."""
     port = port or free_port()
+    place = ["--database", database] if database else []
     data.mkdir(parents=True, exist_ok=True)
     log = data.with_suffix(".log")
     with log.open("a") as out:
         process = subprocess.Popen(
-            [NAS, "serve", "--port", str(port), "--data", str(data)],
+            [NAS, "serve", "--port", str(port), "--data", str(data), *place],
             stdout=out,
             stderr=out,
             text=True,

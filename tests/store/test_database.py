@@ -121,6 +121,18 @@ def test_a_file_that_cannot_be_written(sqlite_url: str) -> None:
         session.execute(text("DELETE FROM jobs"))
 
 
+def test_a_file_that_was_deleted_is_noticed_and_found_again(sqlite_url: str) -> None:
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    store = Store(sqlite_url)
+    store.check()
+    kept = path.with_suffix(".kept")
+    path.rename(kept)  # who has it open could go on reading and writing
+    with pytest.raises(StoreUnavailable, match="nas db upgrade"):
+        store.check()
+    kept.replace(path)
+    store.check()
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_text("this is not a database, whatever its name may be\n" * 100)

@@ -93,6 +93,20 @@ def test_a_process_is_known_by_its_start_as_well() -> None:
         sleeper.wait()
 
 
+def test_notes_that_cannot_be_written_or_read_end_no_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "workers"
+    folder.write_text("a file where the folder should be")
+    remains = Remains(folder, "worker")
+    mine = [Identity.of(os.getpid())]
+    remains.record(mine)
+    folder.unlink()
+    remains.record(mine)  # it was not taken for done
+    assert [p.name for p in folder.iterdir()] == ["worker.json"]
+    for content in ("", "[]", "{}", '{"processes": [{"pid": 1}]}'):
+        (folder / "other.json").write_text(content)
+        remains.reap_others()
+
+
 def test_what_a_dead_worker_left_is_ended_and_a_living_ones_is_not(tmp_path: Path) -> None:
     leftover, kept, worker = (subprocess.Popen(SLEEPER) for _ in range(3))
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nas.errors import LeaseLost, TrialFailed
+from nas.errors import LeaseLost, NasError, TrialFailed
 from nas.jobs import Jobs
 from nas.schemas import JobRequest
 from nas.search import create_strategy
@@ -23,7 +23,8 @@ from nas.store import trials as trial_rows
 from nas.store.migrate import upgrade
 from nas.store.records import JobRecord, TrialRecord
 from search_spaces import Architecture, load_space
-from workers.search import FRUITLESS_TRIALS, LOST_SEGMENTS, Plan, Search
+from workers.patience import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE_SECONDS
+from workers.search import FRUITLESS_TRIALS, GIVEN_UP_TRIALS, LOST_SEGMENTS, Plan, Search
 from workers.segments import Assignment, Outcome
 from workers.tuning import Finished, SegmentSearcher
 
@@ -317,18 +318,79 @@ def test_a_job_whose_trials_all_fail_is_told_so_early(bed: Bed) -> None:
         fail_one()
 
 
-def test_what_disturbs_is_tried_again(bed: Bed) -> None:
+FULL = Outcome("disturbed", 0, {}, 0.0, 0.0, "OSError: disk full")
+
+
+def disturb(bed: Bed, search: Search) -> Assignment:
+    """Wait until a segment is given out, and disturb it."""
+    while (chosen := search.next()) is None:
+        bed.elapsed += 1.0
+    assert isinstance(chosen, Assignment)
+    search.ended(chosen, FULL)
+    return chosen
+
+
+def test_what_disturbs_is_tried_again_after_a_pause(bed: Bed) -> None:
     job_id = bed.submit()
     search = bed.search(bed.claim())
-    first = search.next()
-    assert isinstance(first, Assignment)
-    search.ended(first, Outcome("disturbed", 0, {}, 0.0, 0.0, "OSError: disk full"))
+    first = disturb(bed, search)
+    assert search.next() is None
+    bed.elapsed += FIRST_PAUSE
     again = search.next()
     assert isinstance(again, Assignment)
     assert again.trial == first.trial
     search.ended(again, train(again))
     list(drive(search))
     assert all(t.state is not TrialState.FAILED for t in bed.trials(job_id))
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_trial(bed: Bed) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    began = bed.elapsed
+    while bed.elapsed - began < PATIENCE_SECONDS / 2:
+        disturb(bed, search)
+    bed.elapsed += LONGEST_PAUSE
+    list(drive(search))
+    assert all(t.state is not TrialState.FAILED for t in bed.trials(job_id))
+
+
+def test_a_disk_that_stays_full_fails_the_job_and_few_trials(bed: Bed) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    first = search.next()
+    assert isinstance(first, Assignment)
+    search.ended(first, train(first))
+
+    def disturb_for_ever() -> None:
+        while True:
+            disturb(bed, search)
+
+    with pytest.raises(NasError, match="nothing can be trained any more: OSError: disk full"):
+        disturb_for_ever()
+    assert PATIENCE_SECONDS <= bed.elapsed <= PATIENCE_SECONDS + 5 * LONGEST_PAUSE
+    failed = [t for t in bed.trials(job_id) if t.state is TrialState.FAILED]
+    assert len(failed) == GIVEN_UP_TRIALS
+    assert all("disk full" in (t.error or "") for t in failed)
+
+
+@pytest.mark.parametrize(("slots", "how"), [(1, "again and again"), (2, "3 times")])
+def test_what_alone_is_disturbed_fails_alone(bed: Bed, slots: int, how: str) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    cursed = disturb(bed, search).trial
+    while True:
+        bed.elapsed += LONGEST_PAUSE
+        chosen = [search.next() for _ in range(slots)]
+        running = [c for c in chosen if isinstance(c, Assignment)]
+        if not running:
+            break
+        for assignment in running:
+            search.ended(assignment, FULL if assignment.trial == cursed else train(assignment))
+    (failed,) = [t for t in bed.trials(job_id) if t.state is TrialState.FAILED]
+    assert failed.id == cursed
+    assert failed.error == f"OSError: disk full, {how}"
+    assert len(bed.trials(job_id)) == 18
 
 
 def test_a_result_that_cannot_be_recorded_stops_the_job(bed: Bed) -> None:

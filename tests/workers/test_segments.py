@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from nas.catalogue.tasks import ImageClassification
+from nas.catalogue.tasks import ImageClassification, TextLM
 from nas.errors import TrialFailed
 from nas.schemas import TrainingRecipe
 from nas.tasks import build_task
 from nas.tasks.base import Task
 from search_spaces import Architecture
-from workers.segments import Assignment, Bench, Outcome, StopFlag, _train
+from workers.segments import Assignment, Bench, Outcome, SegmentTrainable, StopFlag, _train
 
 ARCHITECTURE = Architecture.model_validate(
     {
@@ -90,6 +90,36 @@ def test_a_disk_that_refuses_is_not_the_trials_fault(
     assert outcome.kind == "disturbed"
     assert outcome.reason is not None
     assert "blocked" in outcome.reason
+
+
+def test_data_that_change_under_a_job_disturb_until_they_are_back(
+    bench: Bench, assignment: Assignment, tmp_path: Path
+) -> None:
+    text = tmp_path / "text"
+    content = b"some text to train on, " * 200
+    text.write_bytes(content)
+    config = TextLM(name="text_lm", dataset="own", sequence_length=16)
+    known = build_task(config, dataset=text, cache=bench.cache).data_hash
+    bench = replace(bench, task=config, dataset=text, data_hash=known)
+    text.write_bytes(content.upper())
+    # without Ray: what Tune does with an actor's trainable
+    actor = SegmentTrainable.__new__(SegmentTrainable)
+    actor.setup(asdict(assignment), bench)
+
+    def outcome() -> Outcome:
+        return Outcome.from_result(actor.step())
+
+    changed = outcome()
+    text.write_bytes(content[:10])
+    short = outcome()
+    text.unlink()
+    gone = outcome()
+    assert {changed.kind, short.kind, gone.kind} == {"disturbed"}
+    assert changed.reason == f"the data have changed since the job began: {text}"
+    assert "too few" in (short.reason or "")
+    assert str(text) in (gone.reason or "")
+    text.write_bytes(content)
+    assert outcome().kind == "finished"
 
 
 def test_a_trial_that_fails_says_why(
