@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nas.catalogue.tasks import TaskShape
 from search_spaces.architecture import Architecture, Layer
-from search_spaces.attention.base import AttentionSpec
+from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Position
 from search_spaces.feedforward.base import FeedForwardSpec
 from search_spaces.model_cost import model_cost
 from search_spaces.values import canonical_json
@@ -43,30 +43,32 @@ class LatencyTable(BaseModel):
 
     def missing(self, arch: Architecture) -> bool:
         """Whether a block of this architecture was never measured."""
-        rotary = arch.position == "rotary"
         keys = [frame_key(arch.width)]
-        for layer in arch.layers:
-            keys.append(attention_key(layer.attention, arch.width, layer.heads, rotary))
+        for i, layer in enumerate(arch.layers):
+            spec = layer.attention.at(i)
+            keys.append(attention_key(spec, arch.width, layer.heads, arch.position))
             keys.append(feedforward_key(layer.feedforward, arch.width))
         return any(key not in self.blocks for key in keys)
 
     def predict(self, arch: Architecture) -> float:
-        """Milliseconds of one evaluation forward pass of the batch, all cycles executed."""
-        rotary = arch.position == "rotary"
+        """Milliseconds of one evaluation forward pass of the batch, all layers executed."""
         layers = sum(
-            self._attention(layer, arch.width, rotary) + self._feedforward(layer, arch.width)
-            for layer in arch.layers
+            self._attention(layer.attention.at(i), layer.heads, arch)
+            + self._feedforward(layer, arch.width)
+            for i, layer in enumerate(arch.layers)
         )
-        return self._frame(arch.width) + arch.repeats * layers
+        runs = arch.repeats * arch.depth
+        heads = runs if arch.halting.exits else 1  # a classifier at each exit, the last included
+        return heads * self._frame(arch.width) + arch.repeats * layers
 
-    def _attention(self, layer: Layer, width: int, rotary: bool) -> float:
-        key = attention_key(layer.attention, width, layer.heads, rotary)
+    def _attention(self, spec: AttentionSpec, heads: int, arch: Architecture) -> float:
+        key = attention_key(spec, arch.width, heads, arch.position)
         if key in self.blocks:
             return self.blocks[key]
         work = attention_work(
-            layer.attention, width, layer.heads, self.batch_size, self.sequence_length, self.causal
+            spec, arch.width, heads, self.batch_size, self.sequence_length, self.causal
         )
-        return self._estimate(layer.attention.type, work)
+        return self._estimate(spec.type, work)
 
     def _feedforward(self, layer: Layer, width: int) -> float:
         key = feedforward_key(layer.feedforward, width)
@@ -98,9 +100,10 @@ class LatencyTable(BaseModel):
 
 
 @lru_cache(maxsize=65536)
-def attention_key(spec: AttentionSpec, width: int, heads: int, rotary: bool) -> str:
-    """The name of a measured attention block."""
-    return f"attention {canonical_json(spec)} width={width} heads={heads} rotary={rotary}"
+def attention_key(spec: AttentionSpec, width: int, heads: int, position: Position) -> str:
+    """The name of a measured attention block; positions added to embeddings cost it nothing."""
+    within = "added" if position in ADDED_POSITIONS else position
+    return f"attention {canonical_json(spec)} width={width} heads={heads} position={within}"
 
 
 @lru_cache(maxsize=65536)

@@ -8,7 +8,7 @@ with adaptive halting. Its depth, the number of distinct layers, is ``len(layers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,11 +19,11 @@ from search_spaces.errors import InvalidArchitecture, Problem
 from search_spaces.feedforward import AnyFeedForward
 from search_spaces.halting import AnyHalting
 from search_spaces.halting.none import NoHalting
+from search_spaces.norms import Norm as Norm
 from search_spaces.residual import AnyResidual
 from search_spaces.residual.pre_norm import PreNorm
 from search_spaces.values import Value, canonical_json, fingerprint
 
-Norm: TypeAlias = Literal["layer_norm", "rms_norm"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
 NORMS: tuple[Norm, ...] = get_args(Norm)
 Width: TypeAlias = Annotated[int, Field(ge=8, le=8192)]
@@ -50,6 +50,8 @@ class Architecture(Value):
     norm: Norm = "layer_norm"
     residual: AnyResidual = PreNorm()
     halting: AnyHalting = NoHalting()
+    checkpointing: bool = False
+    """Whether training keeps only the input of each layer and computes the rest again."""
 
     @property
     def depth(self) -> int:
@@ -111,11 +113,35 @@ def _positions_taken(arch: Architecture, causal: bool) -> Iterator[Problem]:
             )
 
 
-def _adaptive_halting_repeats(arch: Architecture, causal: bool) -> Iterator[Problem]:
-    if arch.halting.adaptive and arch.repeats < 2:
-        yield Problem(
-            "/repeats", f"{arch.halting.type} halting needs a cycle that can repeat", ("2 or more",)
-        )
+def _groups_divide_heads(arch: Architecture, causal: bool) -> Iterator[Problem]:
+    for i, layer in enumerate(arch.layers):
+        group: int = getattr(layer.attention, "queries_per_key", 1)
+        if layer.heads % group:
+            divisors = tuple(str(g) for g in range(1, layer.heads + 1) if layer.heads % g == 0)
+            yield Problem(
+                f"/layers/{i}/attention/queries_per_key",
+                f"groups of {group} do not divide {layer.heads} heads",
+                divisors,
+            )
+
+
+def _reversible_alone(arch: Architecture, causal: bool) -> Iterator[Problem]:
+    if arch.residual.type != "reversible":
+        return
+    if arch.halting.adaptive:
+        message = f"{arch.halting.type} halting freezes states, which cannot be reversed"
+        yield Problem("/halting/type", message, ("none",))
+    if arch.checkpointing:
+        message = "reversible layers keep no activations that checkpointing could save"
+        yield Problem("/checkpointing", message, ("false",))
+
+
+def _halting_has_a_choice(arch: Architecture, causal: bool) -> Iterator[Problem]:
+    halting = arch.halting
+    if not halting.fits(arch.depth, arch.repeats):
+        needs = "two layers, or a cycle" if halting.exits else "a cycle"
+        message = f"{halting.type} halting needs {needs} that can repeat"
+        yield Problem("/repeats", message, ("2 or more",))
 
 
 def _causal_slots(arch: Architecture, causal: bool) -> Iterator[Problem]:
@@ -129,8 +155,10 @@ def _causal_slots(arch: Architecture, causal: bool) -> Iterator[Problem]:
 
 VALIDITY: tuple[Callable[[Architecture, bool], Iterator[Problem]], ...] = (
     _heads_divide_width,
+    _groups_divide_heads,
     _positions_taken,
-    _adaptive_halting_repeats,
+    _halting_has_a_choice,
+    _reversible_alone,
     _causal_slots,
 )
 """Every rule on combinations; each yields the problems it finds in (architecture, causal)."""

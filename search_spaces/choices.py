@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -25,6 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from search_spaces.architecture import Depth, Heads, Norm, Repeats, Width
 from search_spaces.attention.base import Position
 from search_spaces.errors import Problem
+from search_spaces.residual import RESIDUAL
 from search_spaces.validation import refusal
 from search_spaces.values import Domain, Scalar, Spec, Value
 
@@ -152,6 +154,12 @@ class _Written:
         return written_schema(handler(schema)["items"])
 
 
+def _a_residual(name: str) -> str:
+    if name not in RESIDUAL:
+        raise refuse(f"{name!r} is not one of the residual mechanisms", "", tuple(RESIDUAL))
+    return name
+
+
 _STRICT = Field(strict=True)
 _WRITTEN = _Written()
 Widths: TypeAlias = Annotated[tuple[Annotated[Width, _STRICT], ...], _WRITTEN]
@@ -160,6 +168,8 @@ HeadCounts: TypeAlias = Annotated[tuple[Annotated[Heads, _STRICT], ...], _WRITTE
 RepeatCounts: TypeAlias = Annotated[tuple[Annotated[Repeats, _STRICT], ...], _WRITTEN]
 Positions: TypeAlias = Annotated[tuple[Position, ...], _WRITTEN]
 Norms: TypeAlias = Annotated[tuple[Norm, ...], _WRITTEN]
+Residuals: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_a_residual)], ...], _WRITTEN]
+Flags: TypeAlias = Annotated[tuple[Annotated[bool, _STRICT], ...], _WRITTEN]
 Labels: TypeAlias = Annotated[tuple[str, ...], _WRITTEN]
 
 

@@ -8,7 +8,16 @@ from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from search_spaces.choices import Depths, HeadCounts, Norms, Positions, RepeatCounts, Widths
+from search_spaces.choices import (
+    Depths,
+    Flags,
+    HeadCounts,
+    Norms,
+    Positions,
+    RepeatCounts,
+    Residuals,
+    Widths,
+)
 from search_spaces.errors import InvalidSpace, Problem
 from search_spaces.legality import Legality
 from search_spaces.options import (
@@ -57,6 +66,8 @@ class SpaceDefinition(Value):
     """Cycles for halting options that list none of their own."""
     position: Positions = ("sinusoidal",)
     norm: Norms = ("layer_norm",)
+    residual: Residuals = ("pre_norm",)
+    checkpointing: Flags = (False,)
     attention: OneOrMore[AttentionOption]
     feedforward: OneOrMore[FeedForwardOption] = (FeedForwardOption(type="dense"),)
     halting: OneOrMore[HaltingOption] = (HaltingOption(type="none"),)
@@ -64,7 +75,7 @@ class SpaceDefinition(Value):
 
     def repeats_of(self, option: HaltingOption) -> tuple[int, ...]:
         """The numbers of cycles that go with a halting option."""
-        adaptive = option.spec.adaptive
+        adaptive = option.spec.adaptive and not option.spec.exits
         if option.repeats is not None:
             return option.repeats
         if self.repeats is not None:
@@ -73,7 +84,8 @@ class SpaceDefinition(Value):
 
     def decides_repeats(self, option: HaltingOption) -> bool:
         """Whether the number of cycles is a decision under a halting option."""
-        return option.spec.adaptive or option.repeats is not None or self.repeats is not None
+        repeats = option.spec.adaptive and not option.spec.exits
+        return repeats or option.repeats is not None or self.repeats is not None
 
     def conditions(self) -> Iterator[tuple[str, Conditions]]:
         """All conditions in it, each with its pointer."""
@@ -146,7 +158,7 @@ def _causal_options(space: SpaceDefinition) -> Iterator[Problem]:
 
 def _cycles(space: SpaceDefinition) -> Iterator[Problem]:
     for i, option in enumerate(space.halting):
-        if option.spec.adaptive:
+        if option.spec.adaptive and not option.spec.exits:
             message = f"{option.type} halting needs a cycle that can repeat"
             if option.repeats is not None and min(option.repeats) < 2:
                 yield Problem(f"/halting/{i}/repeats", message, ("≥ 2",))
@@ -161,13 +173,15 @@ def _known_conditions(space: SpaceDefinition) -> Iterator[Problem]:
         "repeats": tuple(sorted({r for o in space.halting for r in space.repeats_of(o)})),
         "position": space.position,
         "norm": space.norm,
+        "residual": space.residual,
+        "checkpointing": space.checkpointing,
         "depth": space.depth,
     }
     for where, conditions in space.conditions():
         for name, values in conditions.items():
             for value in values:
                 if value not in offered[name]:
-                    allowed = tuple(str(v) for v in offered[name])
+                    allowed = tuple(map(str, offered[name]))
                     yield Problem(f"{where}/{name}", f"the space has no {name} {value}", allowed)
 
 

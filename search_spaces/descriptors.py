@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from search_spaces.architecture import Architecture, Layer
 from search_spaces.definition import SpaceDefinition
+from search_spaces.halting.base import HaltingSlot
 from search_spaces.values import Domain, Scalar, Spec
 
 QUARTERS = 4
@@ -41,7 +42,8 @@ class Descriptors:
         self._absent = dict.fromkeys(
             ("log_parameters", "depth", "width", "repeats", "adaptive", "heads", "ratio"), 0.0
         )
-        for name, values in (("position", space.position), ("norm", space.norm)):
+        for name in ("position", "norm", "residual"):
+            values = getattr(space, name)
             self._absent |= {f"{name}.{v}": 0.0 for v in values if len(values) > 1}
         for attention in space.attention:
             for quarter in range(1, QUARTERS + 1):
@@ -54,6 +56,7 @@ class Descriptors:
                 self._hyperparameters[block, option.type] = [
                     self._described(f"{block}.{option.type}", field, values)
                     for field, values in option.hyperparameters.items()
+                    if len(values) > 1  # what never varies tells nothing apart
                 ]
 
     def _described(self, name: str, field: str, values: tuple[Scalar, ...]) -> _Hyperparameter:
@@ -82,7 +85,8 @@ class Descriptors:
         found["adaptive"] = float(arch.halting.adaptive)
         found["heads"] = float(sum(layer.heads for layer in layers))
         found["ratio"] = float(sum(getattr(layer.feedforward, "ratio", 0) for layer in layers))
-        for name in (f"position.{arch.position}", f"norm.{arch.norm}"):
+        residual = f"residual.{arch.residual.type}"
+        for name in (f"position.{arch.position}", f"norm.{arch.norm}", residual):
             if name in found:
                 found[name] = 1.0
         for layer, shares in zip(layers, _quarters(arch.depth), strict=True):
@@ -106,7 +110,8 @@ class Descriptors:
                         found[name] = values.count(value) / len(values)
 
     def _parameters(self, arch: Architecture) -> int:
-        halting = arch.halting.cost(1, NOMINAL_LENGTH, arch.width, arch.repeats).parameters
+        slot = HaltingSlot(arch.width, arch.depth, arch.repeats, arch.norm)
+        halting = arch.halting.cost(1, NOMINAL_LENGTH, slot).parameters
         return halting + sum(_parameters(la, arch.width, self._causal) for la in arch.layers)
 
 

@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from search_spaces.errors import Problem
+from search_spaces.halting.base import HaltingSpec
 from search_spaces.options import MODEL_DECISIONS, AttentionOption, FeedForwardOption, Option
 from search_spaces.values import Scalar
 
@@ -30,11 +31,23 @@ class Slot:
 
     def size(self) -> int:
         """The number of different layers."""
-        return (
-            sum(variants(option) for option in self.attention.values())
-            * sum(variants(option) for option in self.feedforward.values())
-            * len(self.heads)
+        mixing = sum(
+            prod(len(v) for f, v in option.hyperparameters.items() if f != GROUPED)
+            * sum(len(self.heads_of(g)) for g in option.hyperparameters.get(GROUPED, (1,)))
+            for option in self.attention.values()
         )
+        return mixing * sum(variants(option) for option in self.feedforward.values())
+
+    def fields_of(self, option: AttentionOption) -> Mapping[str, tuple[Scalar, ...]]:
+        """The hyperparameters of an attention here, with the values that some heads go with."""
+        fields = option.hyperparameters
+        if GROUPED in fields:
+            fields = fields | {GROUPED: tuple(g for g in fields[GROUPED] if self.heads_of(g))}
+        return fields
+
+    def heads_of(self, queries_per_key: Scalar) -> tuple[int, ...]:
+        """The numbers of heads that groups of so many divide."""
+        return tuple(h for h in self.heads if h % int(queries_per_key) == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +60,17 @@ class Branch:
     """By value: the branch of the next decision, or after the last one a slot."""
 
 
+GROUPED = "queries_per_key"
+"""The hyperparameter of attention that must divide the number of heads."""
+
 Node: TypeAlias = Branch | Slot
+
+
+def _combine(halting: type[HaltingSpec], model: Mapping[str, Scalar]) -> bool:
+    """Whether these model-level values go together, whatever the layers are."""
+    if model["residual"] == "reversible" and (halting.adaptive or model["checkpointing"]):
+        return False
+    return halting.fits(int(model["depth"]), int(model["repeats"]))
 
 
 def variants(option: Option[Any]) -> int:
@@ -103,8 +126,10 @@ class Legality:
             treatment: list[object] = [value in values for values in named]
             if name == "width":
                 treatment += [self._heads(value, rotary=False), self._heads(value, rotary=True)]
-            elif name in ("halting", "position"):
+            elif name in ("halting", "position", "residual", "checkpointing"):
                 treatment.append(value)
+            elif name in ("depth", "repeats"):
+                treatment.append(value == 1)  # where halting may have no choice
             alike[value] = first.setdefault(tuple(treatment), value)
         return alike
 
@@ -125,14 +150,19 @@ class Legality:
         for rule in self._space.conditionals:
             if rule.when.hold(model) and not rule.require.hold(model):
                 return None
-        if not self._halting[str(model["halting"])].stands_in(model):
+        halting = self._halting[str(model["halting"])]
+        if not (halting.stands_in(model) and _combine(halting.spec, model)):
             return None
         attention = {o.type: o for o in self._space.attention if o.stands_in(model)}
         feedforward = {o.type: o for o in self._space.feedforward if o.stands_in(model)}
         heads = self._heads(model["width"], rotary=model["position"] == "rotary")
         if not (attention and feedforward and heads):
             return None
-        return Slot(attention, feedforward, heads, tuple(attention), tuple(feedforward))
+        slot = Slot(attention, feedforward, heads, tuple(attention), tuple(feedforward))
+        fit = {t: o for t, o in attention.items() if all(slot.fields_of(o).values())}
+        if not fit:
+            return None
+        return Slot(fit, feedforward, heads, tuple(fit), tuple(feedforward))
 
     def _heads(self, width: Scalar, *, rotary: bool) -> tuple[int, ...]:
         parts = 2 if rotary else 1  # rotary positions turn pairs of a head's channels
@@ -171,6 +201,13 @@ class Legality:
             for i, option in enumerate(getattr(self._space, block)):
                 if option.type not in reached[block]:
                     yield Problem(f"/{block}/{i}", f"no architecture can have {option.type}")
+        for i, grouped in enumerate(self._space.attention):
+            groups = grouped.hyperparameters.get(GROUPED, ())
+            written = groups and groups != grouped.spec.hyperparameters()[GROUPED].values
+            for group in groups if written else ():
+                if not any(int(h) % int(group) == 0 for h in reached["heads"]):
+                    message = f"groups of {group} divide none of the heads"
+                    yield Problem(f"/attention/{i}/{GROUPED}", message)
         for heads in self._space.heads:
             if heads not in reached["heads"]:
                 yield Problem("/heads", f"no architecture can have {heads} heads")

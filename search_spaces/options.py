@@ -19,10 +19,12 @@ from search_spaces.attention import ATTENTION
 from search_spaces.attention.base import AttentionSpec
 from search_spaces.choices import (
     Depths,
+    Flags,
     Labels,
     Norms,
     Positions,
     RepeatCounts,
+    Residuals,
     Widths,
     offered,
     refuse,
@@ -39,7 +41,16 @@ from search_spaces.values import Scalar, Spec, Value
 S = TypeVar("S", bound=Spec)
 ClassOf: TypeAlias = type[S]
 
-MODEL_DECISIONS = ("width", "halting", "repeats", "position", "norm", "depth")
+MODEL_DECISIONS = (
+    "width",
+    "halting",
+    "repeats",
+    "position",
+    "norm",
+    "residual",
+    "checkpointing",
+    "depth",
+)
 """What is chosen once for a model and may stand in a condition, in the order of choice."""
 
 
@@ -67,6 +78,8 @@ class Conditions(_Sparse):
     repeats: RepeatCounts | None = None
     position: Positions | None = None
     norm: Norms | None = None
+    residual: Residuals | None = None
+    checkpointing: Flags | None = None
     depth: Depths | None = None
 
     def items(self) -> Iterator[tuple[str, tuple[Scalar, ...]]]:

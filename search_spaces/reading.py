@@ -13,6 +13,7 @@ def all_choices(arch: Architecture) -> dict[str, Scalar]:
         "width": arch.width,
         "position": arch.position,
         "norm": arch.norm,
+        "checkpointing": arch.checkpointing,
         "depth": arch.depth,
         **_mechanism("residual", arch.residual),
         **_mechanism("halting", arch.halting),

@@ -19,7 +19,7 @@ from search_spaces.definition import SpaceDefinition, read_definition
 from search_spaces.descriptors import Descriptors
 from search_spaces.errors import InvalidArchitecture, Problem, pointer
 from search_spaces.feedforward.base import FeedForwardSpec
-from search_spaces.legality import Branch, Legality, Slot, variants
+from search_spaces.legality import GROUPED, Branch, Legality, Slot, variants
 from search_spaces.options import Option
 from search_spaces.reading import all_choices, pointer_to
 from search_spaces.segments import starts
@@ -106,6 +106,8 @@ class SearchSpace:
         at = at.next[position]
         norm = choose("norm", at.values)
         at = at.next[norm]
+        residual, at = self._optional("residual", at, choose)
+        checkpointing, at = self._optional("checkpointing", at, choose)
         depth = choose("depth", at.values)
         slot: Slot = at.next[depth]
         layers: list[Layer] = []
@@ -118,9 +120,17 @@ class SearchSpace:
                 "repeats": repeats,
                 "position": position,
                 "norm": norm,
+                "residual": {"type": residual},
+                "checkpointing": checkpointing,
                 "halting": option.spec(**dict(zip(option.hyperparameters, fields, strict=True))),
             }
         )
+
+    def _optional(self, name: str, at: Branch, choose: Choose) -> tuple[Scalar, Any]:
+        """The answer to a decision that few spaces leave open, and the node after it."""
+        open_to_choice = len(getattr(self.definition, name)) > 1
+        answer = choose(name, at.values) if open_to_choice else at.values[0]
+        return answer, at.next[answer]
 
     def sample(self, rng: Random | int, segments: int | None = None) -> Architecture:
         """A random member: each decision equally likely to take each of its legal values."""
@@ -261,7 +271,11 @@ class SearchSpace:
             found |= _named("halting", halting)
             if space.decides_repeats(halting):
                 found[f"halting.{halting.type}.repeats"] = space.repeats_of(halting)
-        found |= {"position": space.position, "norm": space.norm, "depth": space.depth}
+        found |= {"position": space.position, "norm": space.norm}
+        for name in ("residual", "checkpointing"):
+            if len(values := getattr(space, name)) > 1:
+                found[name] = values
+        found["depth"] = space.depth
         for i in range(max(space.depth)):
             found[f"layer.{i}.attention"] = tuple(o.type for o in space.attention)
             for attention in space.attention:
@@ -303,10 +317,15 @@ def _ask(name: str, option: Option[Any], choose: Choose) -> tuple[Scalar, ...]:
 
 def _ask_layer(name: str, slot: Slot, choose: Choose) -> Layer:
     attention = slot.attention[str(choose(f"{name}.attention", slot.attention_types))]
-    fields = _ask(f"{name}.attention", attention, choose)
+    legal = slot.fields_of(attention)
+    fields = tuple(
+        choose(f"{name}.attention.{attention.type}.{field}", values)
+        for field, values in legal.items()
+    )
     feedforward = slot.feedforward[str(choose(f"{name}.feedforward", slot.feedforward_types))]
     inner = _ask(f"{name}.feedforward", feedforward, choose)
-    heads = choose(f"{name}.heads", slot.heads)
+    group = dict(zip(legal, fields, strict=True)).get(GROUPED, 1)
+    heads = choose(f"{name}.heads", slot.heads_of(group))
     return _layer(
         attention.spec,
         tuple(attention.hyperparameters),

@@ -125,8 +125,8 @@ class _Probe:
 
     @property
     def attention(self) -> str:
-        layer, rotary = self.layer, self.arch.position == "rotary"
-        return attention_key(layer.attention, self.arch.width, layer.heads, rotary)
+        layer = self.layer
+        return attention_key(layer.attention, self.arch.width, layer.heads, self.arch.position)
 
     @property
     def feedforward(self) -> str:
@@ -138,10 +138,11 @@ def _probes(architectures: Sequence[Architecture], rng: random.Random) -> list[_
     found: dict[str, _Probe] = {}
     blocks: set[str] = set()
     for arch in architectures:
-        for layer in arch.layers:
+        for i, layer in enumerate(arch.layers):
+            here = layer.model_copy(update={"attention": layer.attention.at(i)})
             probe = _Probe(
                 Architecture(
-                    width=arch.width, layers=(layer,), position=arch.position, norm=arch.norm
+                    width=arch.width, layers=(here,), position=arch.position, norm=arch.norm
                 )
             )
             if not {probe.attention, probe.feedforward} <= blocks:
@@ -168,20 +169,16 @@ def _build(probe: _Probe, shape: TaskShape) -> Transformer:
 def _time_blocks(
     probe: _Probe, model: Transformer, tokens: Tensor, mask: Tensor | None
 ) -> dict[str, float]:
-    """Milliseconds of the layer's blocks, each with half of what joins them, and of the frame."""
+    """Milliseconds of the layer's attention, of the rest of the layer, and of the frame."""
     layer = model.get_submodule("layers.0")
-    with (
-        _Clock(*(layer.get_submodule(n) for n in ("attention", "feedforward", ""))) as clock,
-        torch.inference_mode(),
-    ):
+    with _Clock(layer.get_submodule("attention"), layer) as clock, torch.inference_mode():
         started = time.perf_counter()
         model(tokens, mask)
         total = time.perf_counter() - started
-    attention, feedforward, whole = clock.seconds
-    joint = max(0.0, whole - attention - feedforward) / 2
+    attention, whole = clock.seconds
     return {
-        probe.attention: 1e3 * (attention + joint),
-        probe.feedforward: 1e3 * (feedforward + joint),
+        probe.attention: 1e3 * attention,
+        probe.feedforward: 1e3 * (whole - attention),
         frame_key(probe.arch.width): 1e3 * (total - whole),
     }
 

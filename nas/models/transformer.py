@@ -6,7 +6,7 @@ Shapes: B batch, N sequence, H heads, D width, E head width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -14,20 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import Unsupported
+from nas.models.answer import answer, initialise_head
 from nas.models.attention.base import Shared, key_mask
+from nas.models.halting.base import Exits, Halted
 from nas.models.mechanism import module_class
 from nas.models.norms import build_norm
 from nas.models.positions import Positions
 from nas.models.registry import build_attention, build_feedforward
 from nas.models.residual.base import ResidualLayer
+from nas.models.stack import LayerStack
 from search_spaces.architecture import Architecture, check
 from search_spaces.errors import InvalidInput, Problem
+from search_spaces.halting.base import HaltingSlot
 
 EMBEDDING_STD = 0.5  # of the order of what the layers add; smaller ones learnt more slowly
 POSITION_STD = 0.02
-HEAD_STD = 0.25  # of a logit at the start: the first loss is then near ln V
 
 Head = Literal["token", "pooled"]
+Memory = tuple[Tensor | None, ...]
+"""Of each layer run: what it keeps of the segments before, (B, M, D), or None."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,16 @@ class ModelOutput:
 
     logits: (B, N, num_outputs), pooled (B, num_outputs).  aux: losses to add, already weighted.
     state: where the given state has come to.  metrics: "expected_depth", layers per valid token.
+    exits: in training, of a model with exits: its loss is theirs, not that of the logits alone.
+    memory: what the next segment is to be given, of a model that has a memory.
     """
 
     logits: Tensor
     aux: dict[str, Tensor]
     state: ModelState | None
     metrics: dict[str, Tensor]
+    exits: Exits | None = None
+    memory: Memory | None = None
 
 
 class Transformer(nn.Module):
@@ -65,8 +74,11 @@ class Transformer(nn.Module):
         max_length: int,
         causal: bool,
         head: Head,
+        dropout: float = 0.0,
     ) -> None:
         check(arch, causal=causal)
+        if not 0 <= dropout < 1:
+            raise InvalidInput([Problem("/dropout", f"no dropout of {dropout}", ("0 ≤ p < 1",))])
         super().__init__()
         self.arch = arch
         self.causal = causal
@@ -94,10 +106,12 @@ class Transformer(nn.Module):
                 ),
                 norm=arch.norm,
                 d_model=D,
+                dropout=dropout,
             )
             for i, layer in enumerate(arch.layers)
         )
-        self.halting = halt(arch.halting, d_model=D, repeats=arch.repeats)
+        slot = HaltingSlot(D, arch.depth, arch.repeats, arch.norm, num_outputs, self.pooled)
+        self.halting = halt(arch.halting, slot)
         self.norm = build_norm(arch.norm, D)
         self.head = nn.Linear(D, num_outputs, bias=False)
         self._initialise()
@@ -106,7 +120,7 @@ class Transformer(nn.Module):
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         if self.positions.table is not None:
             nn.init.normal_(self.positions.table.weight, std=POSITION_STD)
-        nn.init.normal_(self.head.weight, std=HEAD_STD / math.sqrt(self.arch.width))
+        initialise_head(self.head)
         # the stream is a sum of that many terms: each starts small, so that the sum is of order 1
         scale = 1 / math.sqrt(2 * self.arch.depth * self.arch.repeats)
         with torch.no_grad():
@@ -115,27 +129,91 @@ class Transformer(nn.Module):
                 for projection in layer.feedforward.last_projections():
                     projection.weight.mul_(scale)
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether a layer remembers the segment before."""
+        return any(layer.attention.memory_size for layer in self.cycle())
+
     def forward(
-        self, tokens: Tensor, mask: Tensor | None = None, state: ModelState | None = None
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        state: ModelState | None = None,
+        memory: Sequence[Tensor | None] | None = None,
     ) -> ModelOutput:
         """Logits of tokens (B, N); mask (B, N), True = valid; from ``state`` on if there is one.
 
+        memory: what the model gave after the segment before; None: there was none.
+
         Raises:
-            InvalidInput: an empty or too long sequence, a mask together with a state.
+            InvalidInput: an empty or too long sequence, two of mask, state and memory together, or
+                a memory of another model.
             Unsupported: a state for a model that does not decode.
         """
+        self._check(tokens, mask, state, memory)
+        start = 0 if state is None else state.position
+        stack = self._stack(tokens.shape[1], start, mask, state, memory)
+        halted: Halted = self.halting(self.positions(self.embedding(tokens), start), stack, mask)
+        logits = stack.answer(halted.x) if halted.logits is None else halted.logits
+        after = None
+        if state is not None:
+            after = ModelState(start + tokens.shape[1], tuple(stack.states or ()))
+        keeps = self.has_memory and mask is None and state is None
+        return ModelOutput(
+            logits,
+            stack.losses | halted.aux,
+            after,
+            {"expected_depth": self._depth(halted.layers, mask, logits)},
+            halted.exits,
+            tuple(stack.memories) if keeps else None,
+        )
+
+    def _check(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None,
+        state: ModelState | None,
+        memory: Sequence[Tensor | None] | None,
+    ) -> None:
         if tokens.dim() != 2 or tokens.shape[1] == 0:
             message = f"tokens of shape (B, N) wanted, not {tuple(tokens.shape)}"
             raise InvalidInput([Problem("", message)])
         if state is not None and mask is not None:
             raise InvalidInput([Problem("", "tokens that continue a state cannot be masked")])
-        cycle = _Cycle(self, tokens.shape[1], key_mask(mask, self.causal), state)
-        x = self.positions(self.embedding(tokens), cycle.start)
-        halted = self.halting(x, cycle, mask)
-        x = self.norm(halted.x)
-        logits = self.head(_mean(x, mask) if self.pooled else x)
-        depth = self._depth(halted.cycles, mask, logits)
-        return ModelOutput(logits, halted.aux, cycle.state(), {"expected_depth": depth})
+        if memory is None:
+            return
+        if state is not None or mask is not None:
+            message = "tokens that follow a memory have neither mask nor state"
+            raise InvalidInput([Problem("", message)])
+        runs = self.arch.depth * self.arch.repeats
+        if len(memory) != runs:
+            message = f"a memory of {len(memory)} layers for a model that runs {runs}"
+            raise InvalidInput([Problem("", message)])
+
+    def _stack(
+        self,
+        length: int,
+        start: int,
+        mask: Tensor | None,
+        state: ModelState | None,
+        memory: Sequence[Tensor | None] | None,
+    ) -> LayerStack:
+        layers = list(self.cycle())
+        like = self.embedding.weight
+        return LayerStack(
+            layers,
+            repeats=self.arch.repeats,
+            shared=self.shared,
+            rotations=[
+                self.positions.rotation(layer.attention.head_width, start, length, like)
+                for layer in layers
+            ],
+            mask=key_mask(mask, self.causal),
+            states=None if state is None else state.layers,
+            memories=memory,
+            checkpointing=self.arch.checkpointing,
+            answer=lambda x: answer(x, self.norm, self.head, mask, pooled=self.pooled),
+        )
 
     def cycle(self) -> Iterator[ResidualLayer]:
         """The distinct layers, in order."""
@@ -168,60 +246,12 @@ class Transformer(nn.Module):
         if self.pooled:
             raise Unsupported("a pooled head has no state: it answers once for the whole sequence")
 
-    def _depth(self, cycles: Tensor | None, mask: Tensor | None, like: Tensor) -> Tensor:
+    def _depth(self, layers: Tensor | None, mask: Tensor | None, like: Tensor) -> Tensor:
         """Layers executed for a valid token, mean."""
-        if cycles is None:
+        if layers is None:
             return like.new_tensor(float(self.arch.depth * self.arch.repeats))
-        valid = cycles if mask is None else cycles[mask]
-        return valid.detach().float().mean() * self.arch.depth
-
-
-class _Cycle:
-    """The layers of a model, one call for each cycle (see ``nas.models.halting.base.Cycle``)."""
-
-    def __init__(
-        self, model: Transformer, length: int, mask: Tensor | None, state: ModelState | None
-    ) -> None:
-        self.layers = list(model.cycle())
-        self.start = 0 if state is None else state.position
-        self.stop = self.start + length
-        self.mask = mask
-        self.states = None if state is None else list(state.layers)
-        like = model.embedding.weight
-        self.rotations = [
-            model.positions.rotation(layer.attention.head_width, self.start, length, like)
-            for layer in self.layers
-        ]
-        self.run = 0  # layers executed so far
-
-    def __call__(self, x: Tensor, active: Tensor | None) -> Tensor:
-        for layer, rotation in zip(self.layers, self.rotations, strict=True):
-            if self.states is None:
-                y = layer(x, self.mask, rotation)
-            else:
-                y, self.states[self.run] = layer.extend(x, self.states[self.run], rotation)
-            x = y if active is None else torch.where(active.unsqueeze(-1), y, x)
-            self.run += 1
-        return x
-
-    def absorb_rest(self, x: Tensor) -> None:
-        if self.states is None:
-            return
-        for i in range(self.run, len(self.states)):
-            j = i % len(self.layers)
-            self.states[i] = self.layers[j].absorb(x, self.states[i], self.rotations[j])
-
-    def state(self) -> ModelState | None:
-        """What a model that was given a state has come to."""
-        return None if self.states is None else ModelState(self.stop, tuple(self.states))
-
-
-def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean of valid positions, (B, N, D) → (B, D)."""
-    if mask is None:
-        return x.mean(dim=1)
-    weight = mask.to(x.dtype).unsqueeze(-1)
-    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
+        valid = layers if mask is None else layers[mask]
+        return valid.detach().float().mean()
 
 
 def build_model(
@@ -232,13 +262,16 @@ def build_model(
     max_length: int,
     causal: bool,
     head: Head,
+    dropout: float = 0.0,
 ) -> Transformer:
     """The module of an architecture, freshly initialised from PyTorch's random state.
 
     head: "token" for an output at every position, "pooled" for one from the mean over positions.
+    dropout: of what each block adds to the stream, in training.
 
     Raises:
         InvalidArchitecture: it cannot stand in a causal slot.
+        InvalidInput: ``dropout`` is not a probability below 1.
     """
     return Transformer(
         arch,
@@ -247,4 +280,5 @@ def build_model(
         max_length=max_length,
         causal=causal,
         head=head,
+        dropout=dropout,
     )

@@ -6,6 +6,7 @@ The text ``b"x = [1, 2]"`` with sequences of N = 4 bytes gives, from offset 4::
     targets  49  44  32  50      1 , ␣ 2
 
 A training sequence starts anywhere in the training part; held-out sequences do not overlap.
+Models that remember the segment before read each part in lanes instead (``nas.tasks.streams``).
 
 ``python-source`` is the standard library's own source. It is split by file, so that no file is in
 two parts. Its test folders are left out, since some distributions do not install them, and so are
@@ -32,6 +33,7 @@ from nas.catalogue.tasks import BYTES, PYTHON_SOURCE, TextLM
 from nas.errors import DataUnavailable
 from nas.tasks.base import Batch, HeldOut
 from nas.tasks.sampling import frequency_loss, spread_batches
+from nas.tasks.streams import StreamBatch, evaluation_segments, training_segments
 from search_spaces.errors import InvalidInput, Problem
 
 Bytes = NDArray[np.uint8]
@@ -87,6 +89,20 @@ class TextTask:
         sequences = (len(text) - 1) // self.config.sequence_length
         for chosen in spread_batches(sequences, batch_size, limit):
             yield self._batch(text, chosen * self.config.sequence_length)
+
+    def stream_batch(self, step: int, batch_size: int, seed: int) -> StreamBatch:
+        """B segments, each of which goes on where the one of the step before ended."""
+        text, length = self._training, self.config.sequence_length
+        segments = training_segments(step, batch_size, seed, size=len(text), length=length)
+        return StreamBatch(self._batch(text, segments.starts), segments.fresh)
+
+    def evaluation_stream(
+        self, split: HeldOut, batch_size: int, limit: int | None
+    ) -> Iterator[StreamBatch]:
+        """The sequences of ``evaluation_batches``, in lanes: with a limit, their beginnings."""
+        text, length = self._held_out[split], self.config.sequence_length
+        for starts, fresh in evaluation_segments(batch_size, limit, size=len(text), length=length):
+            yield StreamBatch(self._batch(text, starts), fresh)
 
     def _batch(self, text: Bytes, starts: NDArray[np.int64]) -> Batch:
         length = self.config.sequence_length

@@ -26,6 +26,7 @@ class Checkpoint:
     identity: of what is trained, on what, how and from where (see ``Trainer.identity``).
     optimizer: None once trimmed: the weights can still be used, the training cannot go on.
     notes: numbers that whoever trains wants back.
+    memory: what a model that remembers the segment before has of the last one.
     """
 
     identity: str
@@ -33,6 +34,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Any] | None
     notes: dict[str, float] = field(default_factory=dict)
+    memory: tuple[Tensor | None, ...] | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -78,7 +80,7 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
 
 
 def trim_checkpoint(path: Path) -> None:
-    """Drop the optimiser's state, two thirds of the file: for trials that will not go on.
+    """Drop what only training needs, two thirds of the file: for trials that will not go on.
 
     Raises:
         CorruptCheckpoint
@@ -86,7 +88,7 @@ def trim_checkpoint(path: Path) -> None:
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.optimizer is not None:
-        save_checkpoint(path, replace(checkpoint, optimizer=None))
+        save_checkpoint(path, replace(checkpoint, optimizer=None, memory=None))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

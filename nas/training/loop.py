@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from nas.errors import TrialFailed
-from nas.models import Transformer, build_model
+from nas.models import Memory, ModelOutput, Transformer, build_model
 from nas.schemas import TrainingRecipe
-from nas.tasks.base import HeldOut, Task
+from nas.tasks.base import Batch, HeldOut, Task
+from nas.tasks.streams import StreamBatch, StreamedTask
 from nas.training import objectives
 from nas.training.checkpoint import Checkpoint
 from nas.training.failures import memory_failures
@@ -42,6 +43,8 @@ class Trainer:
 
     On one device and number of threads the result of a step depends only on the arguments here and
     on the step, so a training continued from a checkpoint ends bit for bit as one never stopped.
+
+    A model that remembers the segment before reads texts on and on, from segment to segment.
 
     max_steps: length of the schedule.  start: names the weights it starts from, for the identity.
     """
@@ -72,6 +75,8 @@ class Trainer:
                 learning_rate=recipe.learning_rate,
                 weight_decay=recipe.weight_decay,
             )
+        self._stream = task if self.model.has_memory and isinstance(task, StreamedTask) else None
+        self._memory: Memory | None = None
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._losses: Tensor = torch.zeros((), device=device)
         self._norms: Tensor = torch.zeros((), device=device)
@@ -112,14 +117,15 @@ class Trainer:
         self.model.eval()
         total = torch.zeros(4, dtype=torch.float64, device=self.device)
         tokens = 0
+        memory: Memory | None = None
         # not inference mode: what the model caches here is used in training too
         with memory_failures("evaluating"), torch.no_grad():
-            for batch in self.task.evaluation_batches(split, self.recipe.batch_size, limit):
+            for batch, fresh in self._evaluation_batches(split, limit):
                 if should_stop():
                     return {}
                 on_device = batch.to(self.device)
-                with self._precision():
-                    out = self.model(on_device.tokens, on_device.mask)
+                out = self._run(on_device, None if fresh else memory)
+                memory = out.memory
                 valid = int(batch.tokens.numel() if batch.mask is None else batch.mask.sum())
                 nats, hits, count = objectives.sums(out.logits, on_device.targets)
                 layers = out.metrics["expected_depth"] * valid
@@ -149,6 +155,7 @@ class Trainer:
             self.model.state_dict(),
             self.optimizer.state_dict(),
             dict(notes or {}),
+            self._memory,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -163,17 +170,16 @@ class Trainer:
             raise TrialFailed("the checkpoint was trimmed: its training cannot go on")
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
+        self._memory = checkpoint.memory
         self.steps = checkpoint.steps
 
     def _step(self) -> None:
         step = self.steps
-        batch = self.task.training_batch(step, self.recipe.batch_size, self.seed).to(self.device)
+        given = self._training_batch(step)
+        batch = given.batch.to(self.device)
         _seed_step(self.seed, step, self.device)
-        with self._precision():
-            out = self.model(batch.tokens, batch.mask)
-        loss = objectives.mean_loss(out.logits, batch.targets)
-        for auxiliary in out.aux.values():
-            loss = loss + auxiliary
+        out = self._run(batch, None if given.fresh else self._memory)
+        loss = objectives.training_loss(out, batch.targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.gradient_clip)
@@ -182,7 +188,35 @@ class Trainer:
         self._losses += loss.detach()
         self._norms += norm
         self._counted += 1
+        self._memory = out.memory if self._stream is not None else None
         self.steps = step + 1
+
+    def _training_batch(self, step: int) -> StreamBatch:
+        if self._stream is not None:
+            return self._stream.stream_batch(step, self.recipe.batch_size, self.seed)
+        batch = self.task.training_batch(step, self.recipe.batch_size, self.seed)
+        return StreamBatch(batch, fresh=True)
+
+    def _evaluation_batches(
+        self, split: HeldOut, limit: int | None
+    ) -> Iterator[tuple[Batch, bool]]:
+        """Batches, and whether nothing before them is to be remembered."""
+        size = self.recipe.batch_size
+        if self._stream is None:
+            for batch in self.task.evaluation_batches(split, size, limit):
+                yield batch, True
+            return
+        for given in self._stream.evaluation_stream(split, size, limit):
+            yield given.batch, given.fresh
+
+    def _run(self, batch: Batch, memory: Memory | None) -> ModelOutput:
+        """The model on a batch on the device, which goes on from the first rows of a memory."""
+        if memory is not None:
+            rows = batch.tokens.shape[0]
+            memory = tuple(None if m is None else m[:rows] for m in memory)
+        with self._precision():
+            out: ModelOutput = self.model(batch.tokens, batch.mask, memory=memory)
+        return out
 
     def _check_finite(self) -> None:
         """Sums keep every NaN and infinity: one look tells of all steps since they were reset."""

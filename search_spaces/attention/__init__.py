@@ -7,15 +7,31 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from search_spaces.attention.base import AttentionSpec
+from search_spaces.attention.cascade import CascadeAttention
 from search_spaces.attention.full import FullAttention
+from search_spaces.attention.gated_linear import GatedLinearAttention
 from search_spaces.attention.linear import LinearAttention
 from search_spaces.attention.linformer import LinformerAttention
 from search_spaces.attention.longformer import LongformerAttention
+from search_spaces.attention.nystromformer import NystromformerAttention
 from search_spaces.attention.performer import PerformerAttention
+from search_spaces.attention.reformer import ReformerAttention
+from search_spaces.attention.sinkhorn import SinkhornAttention
+from search_spaces.attention.synthesizer import SynthesizerAttention
 from search_spaces.registry import by_name
 
 ATTENTION = by_name(
-    FullAttention, LongformerAttention, LinformerAttention, PerformerAttention, LinearAttention
+    FullAttention,
+    LongformerAttention,
+    LinformerAttention,
+    PerformerAttention,
+    LinearAttention,
+    NystromformerAttention,
+    ReformerAttention,
+    SynthesizerAttention,
+    GatedLinearAttention,
+    SinkhornAttention,
+    CascadeAttention,
 )
 
 if TYPE_CHECKING:

@@ -15,6 +15,12 @@ Family: TypeAlias = Literal["full", "sparse", "low-rank", "kernel", "recurrence"
 ADDED_POSITIONS: frozenset[Position] = frozenset({"none", "sinusoidal", "learned"})
 """Positions that are added to the embeddings: every mechanism takes them."""
 
+BIASES: frozenset[Position] = frozenset({"alibi", "relative"})
+"""Positions that are biases on the scores of queries and keys, by their distance."""
+
+RELATIVE_BUCKETS = 32
+"""Buckets of distances that learned relative biases tell apart."""
+
 Decoding: TypeAlias = Literal["cache", "state", "recompute", "none"]
 
 
@@ -31,6 +37,16 @@ class AttentionSpec(Spec):
     def at(self, layer: int) -> Self:
         """The mechanism as it stands in that layer (from 0) of the cycle."""
         return self
+
+    @property
+    def heads_per_key(self) -> int:
+        """How many heads of queries share one of keys and values; it must divide their number."""
+        return 1
+
+    def position_parameters(self, position: Position, heads: int) -> int:
+        """Trainable scalars that these positions add to the module; not part of ``cost``."""
+        learned = position == "relative" and position in self.positions
+        return RELATIVE_BUCKETS * heads if learned else 0
 
     def shared_parameters(self, length: int, width: int) -> Mapping[str, int]:
         """Of the parameters in ``cost``, those that all layers of a model share, by name."""

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
+from pydantic import Field
+
+from search_spaces.attention.base import (
+    ADDED_POSITIONS,
+    BIASES,
+    AttentionSpec,
+    Decoding,
+    Family,
+    Position,
+)
 from search_spaces.cost import FLOAT_BYTES, Cost
+from search_spaces.values import Domain
 
 
 class FullAttention(AttentionSpec):
-    """Softmax(QKᵀ/√E)V over all positions."""
+    """Softmax(QKᵀ/√E)V over all positions.
+
+    ``queries_per_key`` heads of queries share one of keys and values (Ainslie et al. 2023,
+    arXiv:2305.13245).
+    """
 
     title: ClassVar[str] = "Full"
     family: ClassVar[Family] = "full"
@@ -17,16 +31,24 @@ class FullAttention(AttentionSpec):
     citation: ClassVar[str] = "Vaswani et al. 2017, arXiv:1706.03762"
     causal: ClassVar[bool] = True
     decoding: ClassVar[Decoding] = "cache"
-    positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
+    positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | BIASES | {"rotary"}
 
     type: Literal["full"] = "full"
+    queries_per_key: Annotated[int, Field(ge=1), Domain((1, 2, 4))] = 1
+
+    @property
+    def heads_per_key(self) -> int:
+        """How many heads of queries share one of keys and values."""
+        return self.queries_per_key
 
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections, two N² products; the kernel keeps one number for each row."""
         tokens = batch * length
-        parameters = 4 * width * width
+        key_width = width // self.heads_per_key
+        parameters = 2 * width * (width + key_width)
         flops = 2 * tokens * parameters + 4 * tokens * length * width
-        floats = tokens * (4 * width + heads)  # queries, keys, values, what came of them
+        # queries, keys, values, what came of them
+        floats = tokens * (2 * width + 2 * key_width + heads)
         return Cost(
             parameters,
             flops,

@@ -13,7 +13,10 @@ from search_spaces.values import Domain
 
 
 class PerformerAttention(AttentionSpec):
-    """Softmax attention by ``features`` positive orthogonal random features (FAVOR+)."""
+    """Softmax attention by ``features`` positive orthogonal random features (FAVOR+).
+
+    In training they are drawn anew every ``redraw`` forward passes (0: never).
+    """
 
     title: ClassVar[str] = "Performer"
     family: ClassVar[Family] = "kernel"
@@ -25,6 +28,7 @@ class PerformerAttention(AttentionSpec):
 
     type: Literal["performer"] = "performer"
     features: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128, 256))] = 64
+    redraw: Annotated[int, Field(ge=0), Domain((0, 100))] = 0
 
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections, M features for each head of queries and keys, sums over them."""

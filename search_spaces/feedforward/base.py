@@ -10,10 +10,20 @@ from search_spaces.values import Spec
 
 
 class FeedForwardSpec(Spec):
-    """A position-wise block: (B, N, D) → (B, N, D)."""
+    """The second block of a layer: (B, N, D) → (B, N, D)."""
 
     kind: ClassVar[str] = "feedforward"
+    position_wise: ClassVar[bool] = True
+    """Whether each position's output depends on that position alone."""
 
     @abstractmethod
     def cost(self, batch: int, length: int, width: int, causal: bool) -> Cost:
-        """What a forward pass of a (B, N, D) batch costs."""
+        """What a forward pass of a (B, N, D) batch costs.
+
+        ``live_bytes`` and ``saved_bytes`` too are the most that data lead to. The module is one
+        built for sequences of at most this length.
+        """
+
+    def active_parameters(self, width: int, causal: bool = True) -> int:
+        """Of the parameters, those that one token meets."""
+        return self.cost(1, 1, width, causal).parameters

@@ -8,10 +8,12 @@ from pydantic import Field
 
 from search_spaces.halting.act import AdaptiveComputationTime
 from search_spaces.halting.base import HaltingSpec
+from search_spaces.halting.depth_adaptive import DepthAdaptive
+from search_spaces.halting.early_exit import EarlyExit
 from search_spaces.halting.none import NoHalting
 from search_spaces.registry import by_name
 
-HALTING = by_name(NoHalting, AdaptiveComputationTime)
+HALTING = by_name(NoHalting, AdaptiveComputationTime, EarlyExit, DepthAdaptive)
 
 if TYPE_CHECKING:
     AnyHalting = HaltingSpec

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from search_spaces.cost import FLOAT_BYTES, Cost
-from search_spaces.halting.base import HaltingSpec
+from search_spaces.halting.base import HaltingSlot, HaltingSpec
 from search_spaces.values import Domain
 
 
@@ -29,9 +29,9 @@ class AdaptiveComputationTime(HaltingSpec):
     ponder_cost: Annotated[float, Field(ge=0), Domain((0.001, 0.01))] = 0.01
     epsilon: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
 
-    def cost(self, batch: int, length: int, width: int, repeats: int) -> Cost:
+    def cost(self, batch: int, length: int, slot: HaltingSlot) -> Cost:
         """The halting unit and the running mean of states."""
-        tokens = batch * length
+        tokens, width, repeats = batch * length, slot.width, slot.repeats
         return Cost(
             parameters=width + 1,
             flops=2 * tokens * width * repeats,
@@ -41,6 +41,6 @@ class AdaptiveComputationTime(HaltingSpec):
             saved_bytes=FLOAT_BYTES * tokens * (width + 8) * repeats,
         )
 
-    def cycles(self, repeats: int) -> tuple[int, int]:
+    def layers(self, slot: HaltingSlot) -> tuple[int, int]:
         """All tokens may halt after the first cycle."""
-        return 1, repeats
+        return slot.depth, slot.runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from search_spaces.cost import Cost
-from search_spaces.halting.base import HaltingSpec
+from search_spaces.halting.base import HaltingSlot, HaltingSpec
 
 
 class NoHalting(HaltingSpec):
@@ -18,10 +18,10 @@ class NoHalting(HaltingSpec):
 
     type: Literal["none"] = "none"
 
-    def cost(self, batch: int, length: int, width: int, repeats: int) -> Cost:
+    def cost(self, batch: int, length: int, slot: HaltingSlot) -> Cost:
         """Nothing."""
         return Cost(0, 0, 0, 0, 0)
 
-    def cycles(self, repeats: int) -> tuple[int, int]:
+    def layers(self, slot: HaltingSlot) -> tuple[int, int]:
         """Always all."""
-        return repeats, repeats
+        return slot.runs, slot.runs

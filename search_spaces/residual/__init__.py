@@ -9,8 +9,9 @@ from pydantic import Field
 from search_spaces.registry import by_name
 from search_spaces.residual.base import ResidualSpec
 from search_spaces.residual.pre_norm import PreNorm
+from search_spaces.residual.reversible import Reversible
 
-RESIDUAL = by_name(PreNorm)
+RESIDUAL = by_name(PreNorm, Reversible)
 
 if TYPE_CHECKING:
     AnyResidual = ResidualSpec

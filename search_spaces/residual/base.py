@@ -11,3 +11,5 @@ class ResidualSpec(Spec):
     """How a layer's two blocks are joined to the stream; one kind for a whole model."""
 
     kind: ClassVar[str] = "residual"
+    rebuilds: ClassVar[bool] = False
+    """Whether the backward pass computes every layer's input from its output, and keeps none."""

@@ -68,7 +68,7 @@ def test_a_space_of_ones_own_is_checked_and_counted(client: TestClient) -> None:
     body = definition | {"attention": ["full"], "feedforward": {"type": "dense", "ratio": 2.0}}
     found = client.post("/v1/spaces/validate", json=body).json()
     assert found["valid"] is True
-    assert (found["name"], found["size"]) == ("mine", 2)
+    assert (found["name"], found["size"]) == ("mine", 4)
     yaml = "causal: true\nwidth: {min: 16, max: 64, factor: 2}\ndepth: 1\nheads: 2\nattention: full"
     counted = client.post(
         "/v1/spaces/validate", content=yaml, headers={"Content-Type": "text/yaml"}

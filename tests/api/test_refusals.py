@@ -140,7 +140,7 @@ def test_all_faults_are_told_at_once(reading: Reading) -> None:
         (
             {"width": 32, "layers": [FULL | {"attention": {"type": "full", "window": 3}}]},
             "/layers/0/attention/window",
-            ["type"],
+            ["type", "queries_per_key"],
         ),
         ({"width": 32, "layers": [FULL], "halting": {"type": "act"}}, "/repeats", ["2 or more"]),
         ({"width": 32, "layers": []}, "/layers", []),

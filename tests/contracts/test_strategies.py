@@ -237,7 +237,10 @@ def test_a_small_space_of_transformers_is_asked_completely(name: str) -> None:
             "depth": [1, 2],
             "heads": [2, 3],
             "position": ["sinusoidal", "rotary"],
-            "attention": ["linear", {"type": "longformer", "window": [4, 8], "globals": 1}],
+            "attention": [
+                "linear",
+                {"type": "longformer", "window": [4, 8], "globals": 1, "queries_per_key": 1},
+            ],
             "feedforward": {"type": "dense", "ratio": 1},
         }
     )

@@ -36,8 +36,8 @@ def test_every_block_of_the_pool_is_measured(
 ) -> None:
     for arch in architectures:
         for layer in arch.layers:
-            rotary = arch.position == "rotary"
-            assert table.blocks[attention_key(layer.attention, arch.width, layer.heads, rotary)] > 0
+            key = attention_key(layer.attention, arch.width, layer.heads, arch.position)
+            assert table.blocks[key] > 0
         assert table.predict(arch) > 0
 
 

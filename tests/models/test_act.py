@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nas.models.halting.act import Adaptive
 from search_spaces.halting.act import AdaptiveComputationTime
+from search_spaces.halting.base import HaltingSlot
 
 REPEATS = 4
 
@@ -19,7 +20,7 @@ class Recorded(Adaptive):
 
     def __init__(self, probabilities: Sequence[Tensor], ponder_cost: float = 1.0) -> None:
         spec = AdaptiveComputationTime(ponder_cost=ponder_cost)
-        super().__init__(spec, d_model=8, repeats=len(probabilities))
+        super().__init__(spec, HaltingSlot(8, depth=1, repeats=len(probabilities)))
         self.probabilities = iter(probabilities)
 
     def halting_probability(self, x: Tensor) -> Tensor:
@@ -27,13 +28,13 @@ class Recorded(Adaptive):
 
 
 class Growing:
-    """A cycle that adds 1 to the states of active positions."""
+    """A stack whose cycle adds 1 to the states of active positions."""
 
     def __init__(self) -> None:
         self.runs = 0
         self.absorbed: Tensor | None = None
 
-    def __call__(self, x: Tensor, active: Tensor | None) -> Tensor:
+    def cycle(self, x: Tensor, active: Tensor | None) -> Tensor:
         self.runs += 1
         return x + 1 if active is None else torch.where(active.unsqueeze(-1), x + 1, x)
 
@@ -54,8 +55,8 @@ def test_ponder_cost_and_its_gradient() -> None:
     # positions halt in cycles 1, 3 and, at the end, 4
     h = leaves([1.0, 0.3, 0.1], [0.5, 0.4, 0.2], [0.5, 0.5, 0.1], [0.5, 0.5, 0.1])
     out = Recorded(h)(zeros(3), Growing(), None)
-    assert out.cycles is not None
-    assert out.cycles.tolist() == [[1, 3, 4]]
+    assert out.layers is not None
+    assert out.layers.tolist() == [[1, 3, 4]]
     # N + R with R = 1 - Σ h over n < N
     rho = [1 + 1.0, 3 + (1 - 0.7), 4 + (1 - 0.4)]
     assert out.aux["ponder"].item() == pytest.approx(sum(rho) / 3)
@@ -77,9 +78,9 @@ def test_weights_sum_to_one() -> None:
 
 
 class Standing(Growing):
-    """A cycle that changes nothing."""
+    """A stack whose cycle changes nothing."""
 
-    def __call__(self, x: Tensor, active: Tensor | None) -> Tensor:
+    def cycle(self, x: Tensor, active: Tensor | None) -> Tensor:
         return x
 
 
@@ -87,8 +88,8 @@ def test_certain_halting_takes_one_step() -> None:
     cycle = Growing()
     out = Recorded(leaves(*[[1.0, 1.0]] * REPEATS))(zeros(2), cycle, None)
     assert cycle.runs == 1
-    assert out.cycles is not None
-    assert out.cycles.tolist() == [[1, 1]]
+    assert out.layers is not None
+    assert out.layers.tolist() == [[1, 1]]
     assert torch.equal(out.x, torch.ones_like(out.x))
 
 
@@ -111,8 +112,8 @@ def test_halted_states_are_frozen_and_handed_on() -> None:
 
 def test_epsilon_allows_one_step() -> None:
     out = Recorded(leaves([0.991], [0.5]))(zeros(1), Growing(), None)
-    assert out.cycles is not None
-    assert out.cycles.item() == 1
+    assert out.layers is not None
+    assert out.layers.item() == 1
 
 
 def test_ponder_cost_scales_the_loss() -> None:

@@ -16,6 +16,7 @@ from nas.models.attention.kernel import (
     mix_causal_plainly,
 )
 from nas.models.attention.performer import Performer, orthogonal_features
+from nas.models.replay import Tape, recording, replaying
 
 H = 2
 
@@ -169,3 +170,68 @@ def test_state_has_one_size() -> None:
     _, early = module.extend(torch.randn(2, 3, 32), module.init_state(2))
     _, late = module.extend(torch.randn(2, 64, 32), early)
     assert early.products.shape == late.products.shape == (2 * H, 24, 16)
+
+
+def redrawing(every: int = 3, seed: int = 5) -> Performer:
+    torch.manual_seed(0)
+    spec = {"type": "performer", "features": 24, "redraw": every}
+    module = build_attention(spec, d_model=32, heads=H, max_length=64, causal=False)
+    assert isinstance(module, Performer)
+    module.resample(seed)
+    return module
+
+
+def draws(module: Performer, passes: int) -> list[torch.Tensor]:
+    """The features of each of the next training passes."""
+    drawn = []
+    for _ in range(passes):
+        module(torch.randn(1, 4, 32))
+        drawn.append(module.omega.clone())
+    return drawn
+
+
+def test_features_are_redrawn_every_few_training_passes() -> None:
+    module = redrawing(every=3)
+    first = module.omega.clone()
+    drawn = draws(module, 9)
+    for n, omega in enumerate(drawn):
+        assert torch.equal(omega, drawn[n // 3 * 3])
+    assert torch.equal(drawn[0], first)
+    assert not torch.equal(drawn[0], drawn[3])
+    assert not torch.equal(drawn[3], drawn[6])
+
+
+def test_features_are_never_redrawn_outside_training_or_unasked() -> None:
+    module = redrawing(every=1).eval()
+    assert all(torch.equal(module.omega, omega) for omega in draws(module, 3))
+    assert int(module.passes) == 0
+    module = performer(24, 0, causal=False)
+    assert all(torch.equal(module.omega, omega) for omega in draws(module, 3))
+    assert set(module.state_dict()) == {"qkv.weight", "out.weight", "omega"}
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_resumed_training_draws_the_same(stop: int) -> None:
+    whole = draws(redrawing(), 9)
+    module, resumed = redrawing(), redrawing(seed=99)
+    draws(module, stop)
+    resumed.load_state_dict(module.state_dict())
+    for omega, wanted in zip(draws(resumed, 9 - stop), whole[stop:], strict=True):
+        assert torch.equal(omega, wanted)
+
+
+def test_a_pass_that_is_made_again_has_its_own_features() -> None:
+    module = redrawing(every=2)
+    x, tapes, outputs = torch.randn(2, 30, 32), [], []
+    for _ in range(5):
+        tape: Tape = []
+        with recording(tape):
+            outputs.append(module(x))
+        tapes.append(tape)
+    present = module.omega.clone()
+    assert not torch.equal(outputs[1], outputs[2])
+    for tape, wanted in zip(reversed(tapes), reversed(outputs), strict=True):
+        with replaying(tape):
+            assert torch.equal(module(x), wanted)
+    assert torch.equal(module.omega, present)
+    assert int(module.passes) == 5

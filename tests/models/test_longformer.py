@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from nas.models import build_attention
-from nas.models.attention.longformer import Band, Longformer, mix_locally, mix_locally_plainly
-from search_spaces.attention.longformer import BLOCK, blocks
+from nas.models.attention.longformer import Longformer
+from nas.models.attention.window import Band, mix_locally, mix_locally_plainly
+from search_spaces.attention.window import BLOCK, blocks
 
 H = 2
 
@@ -19,11 +20,6 @@ def tensors(N: int, T: int = 0, dtype: torch.dtype = torch.float32) -> tuple[tor
         torch.randn(2 * H, n, 8, generator=generator, dtype=torch.float64).to(dtype)
         for n in lengths
     )
-
-
-def side_by_side(x: torch.Tensor) -> torch.Tensor:
-    """(B·H, N, E) → (B, N, H·E)."""
-    return x.unflatten(0, (-1, H)).transpose(1, 2).flatten(2)
 
 
 def seeing(band: Band, N: int, mask: torch.Tensor | None) -> torch.Tensor:
@@ -51,7 +47,7 @@ def test_blocks_equal_the_definition(band: Band, N: int) -> None:
     valid[1, N // 3 : N // 2] = False
     for mask in (None, valid):
         fast = mix_locally(q, k, v, H, band, mask)
-        plain = side_by_side(mix_locally_plainly(q, k, v, band, mask))
+        plain = mix_locally_plainly(q, k, v, H, band, mask)
         rows = seeing(band, N, mask)
         torch.testing.assert_close(fast * rows, plain * rows, rtol=0, atol=2e-6)
 
@@ -63,7 +59,7 @@ def test_gradients_equal_the_definition(band: Band) -> None:
     valid[0, :90] = False
     for mask in (None, valid):
         fast = mix_locally(*x, H, band, mask)
-        plain = side_by_side(mix_locally_plainly(*x, band, mask))
+        plain = mix_locally_plainly(*x, H, band, mask)
         rows = seeing(band, 140, mask)
         for g, wanted in zip(
             torch.autograd.grad((fast * rows).sin().sum(), x),
@@ -78,7 +74,7 @@ def test_keys_before_the_first_query(T: int) -> None:
     band = Band(16, 0, 0)
     q, k, v = tensors(80, T)
     fast = mix_locally(q, k, v, H, band, None)
-    plain = side_by_side(mix_locally_plainly(q, k, v, band, None))
+    plain = mix_locally_plainly(q, k, v, H, band, None)
     torch.testing.assert_close(fast, plain, rtol=0, atol=2e-6)
 
 

@@ -21,6 +21,14 @@ EFFICIENT = [
     ({"type": "performer", "features": 32}, True),
     ({"type": "performer", "features": 32}, False),
     ({"type": "linformer", "rank": 32}, False),
+    ({"type": "nystromformer", "landmarks": 32}, False),
+    ({"type": "gated_linear"}, True),
+    ({"type": "gated_linear"}, False),
+    ({"type": "linformer", "rank": 32, "sharing": "model"}, False),
+    ({"type": "reformer", "chunk": 32, "hashes": 2}, True),
+    ({"type": "reformer", "chunk": 32, "hashes": 2}, False),
+    ({"type": "sinkhorn"}, True),
+    ({"type": "sinkhorn"}, False),
 ]
 
 

@@ -18,8 +18,8 @@ SMALL: dict[str, Any] = {
     "heads": [2, 3],
     "position": ["learned", "rotary"],
     "attention": [
-        {"type": "longformer", "window": [8, 16], "globals": 0},
-        {"type": "linformer", "rank": 8, "when": {"width": 16}},
+        {"type": "longformer", "window": [8, 16], "globals": 0, "queries_per_key": 1},
+        {"type": "linformer", "rank": 8, "sharing": "layer", "when": {"width": 16}},
     ],
     "feedforward": {"type": "dense", "ratio": [1, 2]},
     "halting": ["none", {"type": "act", "ponder_cost": [0.01, 0.02], "repeats": [2, 3]}],

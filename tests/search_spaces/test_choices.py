@@ -51,7 +51,11 @@ def test_values_take_the_type_of_their_field() -> None:
 def test_what_is_left_out_has_the_domain_of_the_spec() -> None:
     offer = offered(LongformerAttention).model_validate({"window": 16}).model_dump()
     domains = LongformerAttention.hyperparameters()
-    assert offer == {"window": (16,), "globals": domains["globals"].values}
+    assert offer == {
+        "window": (16,),
+        "globals": domains["globals"].values,
+        "queries_per_key": domains["queries_per_key"].values,
+    }
 
 
 @pytest.mark.parametrize(

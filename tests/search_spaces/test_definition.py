@@ -112,7 +112,7 @@ def test_values_out_of_the_bounds_of_the_spec() -> None:
     assert problems[0].allowed == ("≥ 1",)
     (problem,) = refused(feedforward={"type": "gated", "activation": ["gelu", "tanh"]})
     assert problem.allowed == ("gelu", "silu")
-    (problem,) = refused(position=["rotary", "relative"])
+    (problem,) = refused(position=["rotary", "absolute"])
     assert (problem.pointer, problem.allowed) == ("/position/1", POSITIONS)
     (problem,) = refused(norm="batch_norm")
     assert (problem.pointer, problem.allowed) == ("/norm", NORMS)

@@ -148,6 +148,47 @@ def test_conditions_that_tell_too_much_apart_are_refused(small_but: Build) -> No
     assert found == [("/conditionals", ())]
 
 
+def test_groups_of_heads_divide_them(small_but: Build) -> None:
+    attention = {"type": "full", "queries_per_key": [1, 2, 4]}
+    space = small_but(width=[24], heads=[1, 2, 4, 6], depth=[1], attention=[attention])
+    pairs = {
+        (layer.attention.queries_per_key, layer.heads)  # type: ignore[attr-defined]
+        for arch in space.homogeneous()
+        for layer in arch.layers
+    }
+    assert pairs == {(1, 1), (1, 2), (1, 4), (1, 6), (2, 2), (2, 4), (2, 6), (4, 4)}
+    assert space.size() == len(list(space.homogeneous()))
+
+
+def test_groups_that_divide_no_heads_are_refused(small_but: Build) -> None:
+    attention = {"type": "full", "queries_per_key": [1, 4]}
+    with pytest.raises(InvalidSpace, match="groups of 4 divide none of the heads") as refused:
+        small_but(width=[24], heads=[1, 2, 6], attention=[attention])
+    assert refused.value.problems[0].pointer == "/attention/0/queries_per_key"
+
+
+def test_reversible_models_neither_halt_nor_checkpoint(small_but: Build) -> None:
+    space = small_but(
+        depth=[1, 2],
+        repeats=[1],
+        residual=["pre_norm", "reversible"],
+        checkpointing=[False, True],
+        halting=["none", {"type": "early_exit", "threshold": 0.9}],
+        conditionals=[],
+    )
+    members = list(space.homogeneous())
+    found = {(a.residual.type, a.checkpointing, a.halting.type, a.depth) for a in members}
+    assert found == {
+        (residual, checkpointing, halting, depth)
+        for residual in ("pre_norm", "reversible")
+        for checkpointing in (False, True)
+        for halting in ("none", "early_exit")
+        for depth in (1, 2)
+        if residual == "pre_norm" or not (checkpointing or halting == "early_exit")
+        if halting == "none" or depth == 2
+    }
+
+
 def some(values: list[Any], always: list[Any] | None = None) -> st.SearchStrategy[list[Any]]:
     """A few of the values, beside those that are always there."""
     chosen = st.lists(
@@ -166,21 +207,33 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
         "position": draw(some(["none", "learned", "rotary"])),
         "norm": draw(some(["layer_norm", "rms_norm"])),
         "repeats": draw(some([1, 3], [2])),
+        "residual": draw(some(["reversible"], ["pre_norm"])),
+        "checkpointing": draw(some([True], [False])),
     }
-    halting = draw(some(["act"], ["none"]))
+    halting = draw(some(["act", "early_exit"], ["none"]))
     values = space | {"halting": halting}
     conditions = st.fixed_dictionaries(
         {},
-        optional={name: some(values[name]) for name in ("width", "position", "depth", "halting")},
+        optional={
+            name: some(values[name])
+            for name in ("width", "position", "depth", "halting", "residual", "checkpointing")
+        },
     )
     rules = st.fixed_dictionaries({"when": conditions, "require": conditions})
     others = [
-        {"type": "longformer", "window": [4, 8], "globals": 0, "when": draw(conditions)},
-        {"type": "linformer", "rank": [4, 8]},
+        {
+            "type": "longformer",
+            "window": [4, 8],
+            "globals": 0,
+            "queries_per_key": 1,
+            "when": draw(conditions),
+        },
+        {"type": "linformer", "rank": [4, 8], "sharing": "layer"},
+        {"type": "full", "queries_per_key": draw(some([1, 2, 3]))},
     ]
     return space | {
         "causal": False,
-        "attention": draw(some(others, ["full"])),
+        "attention": draw(some(others, ["linear"])),
         "feedforward": {"type": "dense", "ratio": 1},
         "halting": [{"type": "act", "ponder_cost": 0.01} if h == "act" else h for h in halting],
         "conditionals": draw(st.lists(rules, max_size=2)),

@@ -19,6 +19,7 @@ from search_spaces import (
     SearchSpace,
     load_space,
 )
+from search_spaces.halting.base import HaltingSlot
 from search_spaces.segments import members
 
 Members: TypeAlias = Callable[[SearchSpace], set[Architecture]]
@@ -236,7 +237,7 @@ def test_descriptors_say_what_is_where() -> None:
         + layer.feedforward.cost(1, 512, 48, False).parameters
         for layer in arch.layers
     )
-    parameters += arch.halting.cost(1, 512, 48, 3).parameters
+    parameters += arch.halting.cost(1, 512, HaltingSlot(48, 4, 3, "layer_norm")).parameters
     assert found["log_parameters"] == pytest.approx(math.log(parameters))
 
 
@@ -257,7 +258,7 @@ def test_a_space_survives_a_change_of_process(small: SearchSpace) -> None:
 
 def test_a_space_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("{name: mine, causal: true, width: 32, depth: 1, heads: 2, attention: full}")
+    path.write_text("{name: mine, causal: true, width: 32, depth: 1, heads: 2, attention: linear}")
     space = SearchSpace.from_yaml(path)
     assert (space.name, space.version, space.size()) == ("mine", 1, 3)
     assert repr(space) == "SearchSpace(mine@1)"

@@ -149,7 +149,7 @@ def test_the_only_architecture_of_a_space_stays_as_it_is() -> None:
             "width": 32,
             "depth": 2,
             "heads": 2,
-            "attention": "full",
+            "attention": "linear",
             "feedforward": {"type": "dense", "ratio": 2},
         }
     )

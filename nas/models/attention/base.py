@@ -97,6 +97,9 @@ class Attention(Mechanism, Generic[S]):
         d_model, heads = slot.d_model, slot.heads
         if d_model % heads:
             raise InvalidInput([Problem("/heads", f"{heads} heads do not divide width {d_model}")])
+        if heads % spec.heads_per_key:
+            message = f"groups of {spec.heads_per_key} do not divide {heads} heads"
+            raise InvalidInput([Problem("/queries_per_key", message)])
         if slot.causal and not spec.causal:
             raise InvalidInput(
                 [Problem("/type", f"{spec.type} is for encoders and cannot be causal")]
@@ -104,20 +107,49 @@ class Attention(Mechanism, Generic[S]):
         super().__init__()
         self.spec = spec
         self.heads = heads
+        self.key_heads = heads // spec.heads_per_key
         self.head_width = d_model // heads
         self.max_length = slot.max_length
         self.causal = slot.causal
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.qkv = nn.Linear(d_model, d_model + 2 * self.key_heads * self.head_width, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
         for linear in (self.qkv, self.out):
             nn.init.normal_(linear.weight, std=1 / math.sqrt(d_model))
 
+    @property
+    def memory_size(self) -> int:
+        """Most positions of earlier segments that it keeps; 0: it has no memory."""
+        return 0
+
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotation: Rotation | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
-        """(B, N, D) → (B, N, D); mask (B, N), True = valid; padded positions get finite rubbish."""
-        y: Tensor = self.out(self._mix(x, key_mask(mask, self.causal), rotation))
+        """(B, N, D) → (B, N, D); mask (B, N), True = valid; padded positions get finite rubbish.
+
+        memory (B, M, D): what ``remember`` gave after the segment before; None: there is none.
+
+        Raises:
+            Unsupported: a memory for a mechanism without one.
+        """
+        seen = key_mask(mask, self.causal)
+        if memory is None:
+            mixed = self._mix(x, seen, rotation)
+        else:
+            mixed = self._mix_after(memory, x, seen, rotation)
+        y: Tensor = self.out(mixed)
         return y
+
+    def remember(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        """The memory after a segment (B, N, D) that followed ``memory``: (B, M, D), detached.
+
+        M is at most ``memory_size``; the last positions are kept.
+        """
+        seen = x if memory is None else torch.cat((memory, x), dim=1)
+        return seen[:, max(0, seen.shape[1] - self.memory_size) :].detach().clone()
 
     def init_state(self, batch_size: int) -> Any:
         """The state before the first token.
@@ -152,6 +184,12 @@ class Attention(Mechanism, Generic[S]):
     def _mix(self, x: Tensor, mask: Tensor | None, rotation: Rotation | None) -> Tensor:
         """(B, N, D) → (B, N, D), the heads side by side."""
 
+    def _mix_after(
+        self, memory: Tensor, x: Tensor, mask: Tensor | None, rotation: Rotation | None
+    ) -> Tensor:
+        """``_mix`` with the M positions of a memory (B, M, D) before the sequence."""
+        raise Unsupported(f"{self.spec.type} attention has no memory")
+
     def _first_state(self, batch_size: int) -> Any:
         if self.spec.decoding == "recompute":
             return Inputs(self._zeros(batch_size, 0, self.qkv.in_features), None)
@@ -168,17 +206,18 @@ class Attention(Mechanism, Generic[S]):
         return self._mix(state.x, None, state.rotation)[:, -x.shape[1] :], state
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as views (B, H, N, E), the first two rotated."""
+        """Views: queries (B, H, N, E), keys and values (B, G, N, E), the first two rotated."""
         B, N, D = x.shape
-        H, E = self.heads, self.head_width
+        H, G, E = self.heads, self.key_heads, self.head_width
         if rotation is None:
-            q, k, v = self.qkv(x).view(B, N, 3, H, E).permute(2, 0, 3, 1, 4).unbind()
+            heads = self.qkv(x).view(B, N, H + 2 * G, E).transpose(1, 2)
+            q, k, v = torch.split(heads, [H, G, G], dim=1)
             return q, k, v
         # apart from the values, whose memory would keep the unrotated ones alive
-        w_qk, w_v = torch.split(self.qkv.weight, [2 * D, D])
-        qk = rotate(functional.linear(x, w_qk).view(B, N, 2 * H, E), rotation)
-        q, k = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).unbind()
-        return q, k, split_heads(functional.linear(x, w_v), H)
+        w_qk, w_v = torch.split(self.qkv.weight, [D + G * E, G * E])
+        qk = rotate(functional.linear(x, w_qk).view(B, N, H + G, E), rotation).transpose(1, 2)
+        q, k = torch.split(qk, [H, G], dim=1)
+        return q, k, split_heads(functional.linear(x, w_v), G)
 
     def _project_densely(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
         """Contiguous queries with keys (2, B·H, N, E) and values (B·H, N, E)."""
@@ -191,6 +230,23 @@ class Attention(Mechanism, Generic[S]):
         dense = qk.view(B, N, 2, H, E).permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)
         del qk  # before there are values: the most memory is taken here
         return dense, split_heads(functional.linear(x, w_v), H).contiguous().flatten(0, 1)
+
+    def _project_rows(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Contiguous queries (B·H, N, E), keys and values (B·key heads, N, E)."""
+        B, N, D = x.shape
+        H, G, E = self.heads, self.key_heads, self.head_width
+        if H == G:  # one copy serves queries and keys
+            qk, v = self._project_densely(x, rotation)
+            return qk[0], qk[1], v
+        w_qk, w_v = torch.split(self.qkv.weight, [D + G * E, G * E])
+        qk = functional.linear(x, w_qk).view(B, N, H + G, E)
+        if rotation is not None:
+            qk = rotate(qk, rotation)
+        q, k = (
+            t.contiguous().flatten(0, 1) for t in torch.split(qk.transpose(1, 2), [H, G], dim=1)
+        )
+        del qk  # before there are values: the most memory is taken here
+        return q, k, split_heads(functional.linear(x, w_v), G).contiguous().flatten(0, 1)
 
     def _zeros(self, *shape: int) -> Tensor:
         """Zeros of the weights' type, on their device."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.models.halting.base import Cycle, Halted
+from nas.models.halting.base import Halted, Stack
 from nas.models.mechanism import Mechanism
 from search_spaces.halting.act import AdaptiveComputationTime
+from search_spaces.halting.base import HaltingSlot
 
 FIRST_BIAS = 1.0  # a new model halts after two cycles: sigmoid(1) = 0.73
 
@@ -26,19 +27,20 @@ class Adaptive(Mechanism, spec=AdaptiveComputationTime):
     attend to it; so outputs depend neither on later positions nor on how many cycles a batch takes.
     """
 
-    def __init__(self, spec: AdaptiveComputationTime, *, d_model: int, repeats: int) -> None:
+    def __init__(self, spec: AdaptiveComputationTime, slot: HaltingSlot) -> None:
         super().__init__()
         self.spec = spec
-        self.repeats = repeats
-        self.unit = nn.Linear(d_model, 1)
-        nn.init.normal_(self.unit.weight, std=0.1 / math.sqrt(d_model))
+        self.depth = slot.depth
+        self.repeats = slot.repeats
+        self.unit = nn.Linear(slot.width, 1)
+        nn.init.normal_(self.unit.weight, std=0.1 / math.sqrt(slot.width))
         nn.init.constant_(self.unit.bias, FIRST_BIAS)
 
     def halting_probability(self, x: Tensor) -> Tensor:
         """h of states (B, N, D), (B, N)."""
         return torch.sigmoid(self.unit(functional.layer_norm(x, x.shape[-1:]))).squeeze(-1)
 
-    def forward(self, x: Tensor, cycle: Cycle, mask: Tensor | None) -> Halted:
+    def forward(self, x: Tensor, stack: Stack, mask: Tensor | None) -> Halted:
         """(B, N, D) → (B, N, D); padding (mask False) never keeps the loop going."""
         active = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         if mask is not None:
@@ -48,7 +50,7 @@ class Adaptive(Mechanism, spec=AdaptiveComputationTime):
         remainder = spent
         cycles = spent
         for n in range(1, self.repeats + 1):
-            x = cycle(x, None if n == 1 else active)
+            x = stack.cycle(x, None if n == 1 else active)
             h = self.halting_probability(x)
             halts = active & ((spent + h >= 1 - self.spec.epsilon) | (n == self.repeats))
             goes_on = active & ~halts
@@ -61,7 +63,7 @@ class Adaptive(Mechanism, spec=AdaptiveComputationTime):
             # an exported graph runs all cycles, to the same end: its loop cannot depend on data
             if not torch.compiler.is_exporting() and not bool(active.any()):
                 break
-        cycle.absorb_rest(x)
+        stack.absorb_rest(x)
         ponder = cycles + remainder
         valid = ponder.mean() if mask is None else ponder[mask].mean()
-        return Halted(mean, {"ponder": self.spec.ponder_cost * valid}, cycles)
+        return Halted(mean, {"ponder": self.spec.ponder_cost * valid}, cycles * self.depth)

@@ -1,4 +1,4 @@
-"""No halting: all cycles for all positions.
+"""No halting: all layers for all positions.
 
 Shapes: B batch, N sequence, D width.
 """
@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nas.models.halting.base import Cycle, Halted
+from nas.models.halting.base import Halted, Stack
 from nas.models.mechanism import Mechanism
+from search_spaces.halting.base import HaltingSlot
 from search_spaces.halting.none import NoHalting
 
 
 class Never(Mechanism, spec=NoHalting):
-    """Runs every cycle."""
+    """Runs every layer."""
 
-    def __init__(self, spec: NoHalting, *, d_model: int, repeats: int) -> None:
+    def __init__(self, spec: NoHalting, slot: HaltingSlot) -> None:
         super().__init__()
         self.spec = spec
-        self.repeats = repeats
 
-    def forward(self, x: Tensor, cycle: Cycle, mask: Tensor | None) -> Halted:
-        """(B, N, D) → (B, N, D) after ``repeats`` cycles."""
-        for _ in range(self.repeats):
-            x = cycle(x, None)
-        return Halted(x, {}, None)
+    def forward(self, x: Tensor, stack: Stack, mask: Tensor | None) -> Halted:
+        """(B, N, D) → (B, N, D) after all cycles."""
+        return Halted(stack.all(x), {}, None)
