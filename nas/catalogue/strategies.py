@@ -18,6 +18,21 @@ class StrategyConfig(Value):
     name: str
 
 
+class ParetoSearch(StrategyConfig):
+    """Cost-exact expected hypervolume improvement, from homogeneous architectures to mixed ones.
+
+    ``exploration`` is the share of candidates drawn at random over strata of the cost.
+    """
+
+    title: ClassVar[str] = "Pareto (cost-exact hypervolume improvement)"
+    citation: ClassVar[str] = "Emmerich et al. 2006, doi:10.1109/TEVC.2005.859463"
+
+    name: Literal["pareto"] = "pareto"
+    startup_trials: Annotated[int, Field(ge=2, le=1000)] = 6
+    exploration: Annotated[float, Field(ge=0, le=1)] = 0.1
+    pool_size: Annotated[int, Field(ge=16, le=10_000)] = 768
+
+
 class Nsga2(StrategyConfig):
     """Evolution of a population: non-dominated rank, crowding, tournament, crossover, mutation."""
 
@@ -58,10 +73,12 @@ class Homogeneous(StrategyConfig):
 
 
 STRATEGIES: dict[str, type[StrategyConfig]] = {
-    s.model_fields["name"].default: s for s in (Nsga2, RandomSearch, Tpe, Homogeneous)
+    s.model_fields["name"].default: s for s in (ParetoSearch, Nsga2, RandomSearch, Tpe, Homogeneous)
 }
 
 if TYPE_CHECKING:
     AnyStrategy = StrategyConfig
 else:
-    AnyStrategy = Annotated[Nsga2 | RandomSearch | Tpe | Homogeneous, Field(discriminator="name")]
+    AnyStrategy = Annotated[
+        ParetoSearch | Nsga2 | RandomSearch | Tpe | Homogeneous, Field(discriminator="name")
+    ]

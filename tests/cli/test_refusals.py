@@ -34,7 +34,7 @@ def test_refused_job_says_where_and_what_is_allowed(nas: Any) -> None:
         "submit", "-", stdin='{"task": {"name": "text_lm"}, "strategy": {"name": "x"}, "bogus": 1}'
     )
     assert "/strategy/name" in said
-    assert "allowed: nsga2, random" in said
+    assert "allowed: pareto, nsga2, random" in said
     assert "/bogus: unknown key" in said
 
 
