@@ -6,6 +6,7 @@ Shapes: B batch, N sequence, H heads, D width, E head width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,37 @@ class Positions(nn.Module):
                 known = compute(max(self.max_length, start + length), width, device).to(dtype)
             self._known[key] = known
         return known[start : start + length]
+
+
+def waves_by_distance(first: int, last: int, width: int, like: Tensor) -> Tensor:
+    """Sinusoids (W, D) of height 1 of the distances ``first`` down to ``last``: sines, cosines.
+
+    Dai et al. 2019, arXiv:1901.02860, section 3.3.
+    """
+    reach = max(first, -last)
+    if torch.compiler.is_exporting():  # a graph has its own constants
+        table = _distances(reach, width, like.device, like.dtype)
+    else:
+        # tables of a few lengths serve all layers
+        reach = 1 << max(reach, 1).bit_length()
+        table = _known_distances(reach, width, like.device, like.dtype)
+    return table[reach - first : reach - last + 1]
+
+
+@lru_cache(maxsize=8)
+def _known_distances(reach: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # a table made in inference mode could not serve training afterwards
+    with torch.inference_mode(False):
+        return _distances(reach, width, device, dtype)
+
+
+def _distances(reach: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The waves of the distances from ``reach`` down to -``reach``."""
+    angle = _angles(reach + 1, (width + 1) // 2, device)
+    sine, cosine = angle.sin(), angle.cos()
+    sine = torch.cat((sine.flip(0), -sine[1:]))
+    cosine = torch.cat((cosine.flip(0), cosine[1:]))
+    return torch.cat((sine, cosine), dim=1)[:, :width].to(dtype)
 
 
 def _waves(length: int, width: int, device: torch.device) -> Tensor:

@@ -18,6 +18,7 @@ from search_spaces.attention.performer import PerformerAttention
 from search_spaces.attention.reformer import ReformerAttention
 from search_spaces.attention.sinkhorn import SinkhornAttention
 from search_spaces.attention.synthesizer import SynthesizerAttention
+from search_spaces.attention.transformer_xl import TransformerXLAttention
 from search_spaces.registry import by_name
 
 ATTENTION = by_name(
@@ -32,6 +33,7 @@ ATTENTION = by_name(
     GatedLinearAttention,
     SinkhornAttention,
     CascadeAttention,
+    TransformerXLAttention,
 )
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Biases by distance and grouped heads: against their definitions, in every mechanism with them."""
+"""Biases by distance: against their definitions, in every mechanism that takes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.measure.memory import LiveBytes
+from nas.measure.parameters import count_parameters
 from nas.models import build_attention
 from nas.models.attention.bias import alibi_slopes, position_bias, relative_buckets
 from nas.models.attention.window import Band, mix_locally, mix_locally_plainly
@@ -21,7 +23,8 @@ BIASED = [
     {"type": "longformer", "window": 9, "globals": 3},
     {"type": "cascade", "window": 9},
 ]
-positions = pytest.mark.parametrize("position", ["alibi", "relative"])
+POSITIONS: list[Position] = ["alibi", "relative"]
+positions = pytest.mark.parametrize("position", POSITIONS)
 slots = pytest.mark.parametrize("causal", [True, False])
 groups = pytest.mark.parametrize("group", [1, 2, 4])
 
@@ -43,14 +46,18 @@ def test_slopes_are_those_of_the_paper() -> None:
     assert alibi_slopes(3) == [2.0**-4, 2.0**-8, 2.0**-2]
 
 
-@slots
-def test_near_distances_have_buckets_of_their_own(causal: bool) -> None:
-    near = 16 if causal else 8
-    left = relative_buckets(-torch.arange(near), causal)
-    assert left.tolist() == list(range(near))
-    far = relative_buckets(torch.tensor([-127, -128, -5000]), causal)
-    assert len(set(far.tolist())) == 1
-    assert relative_buckets(torch.arange(-200, 200), causal).max() == 31 if not causal else True
+def test_buckets_of_queries_that_look_back() -> None:
+    away = [0, 1, 15, 16, 18, 19, 32, 64, 127, 128, 5000]
+    wanted = [0, 1, 15, 16, 16, 17, 21, 26, 31, 31, 31]
+    assert relative_buckets(-torch.tensor(away), True).tolist() == wanted
+
+
+def test_buckets_of_both_sides() -> None:
+    away = [1, 7, 8, 11, 12, 16, 32, 64, 127, 128, 5000]
+    wanted = [1, 7, 8, 8, 9, 10, 12, 14, 15, 15, 15]
+    assert relative_buckets(-torch.tensor(away), False).tolist() == wanted
+    assert relative_buckets(torch.tensor(away), False).tolist() == [16 + w for w in wanted]
+    assert relative_buckets(torch.tensor([0]), False).tolist() == [0]
 
 
 @positions
@@ -116,18 +123,84 @@ def test_blocks_equal_the_definition(position: Position, group: int, band: Band)
         torch.testing.assert_close(g, wanted, rtol=0, atol=1e-9)
 
 
+@positions
 @slots
-@pytest.mark.parametrize("name", ["full", "longformer"])
-def test_grouped_heads_are_repeated_ones(name: str, causal: bool) -> None:
-    grouped = module({"type": name, "queries_per_key": 2}, causal)
-    alone = module({"type": name}, causal)
-    E = D // H
-    w_q, w_k, w_v = grouped.qkv.weight.detach().split([D, D // 2, D // 2])
-    repeated = [w.view(2, E, D).repeat_interleave(2, dim=0).flatten(0, 1) for w in (w_k, w_v)]
-    weights = grouped.state_dict() | {"qkv.weight": torch.cat((w_q, *repeated))}
-    alone.load_state_dict(weights)
+def test_memory_is_never_of_all_pairs(position: Position, causal: bool) -> None:
+    peaks = []
+    for length in (1024, 2048):
+        attention = build_attention(
+            {"type": "full"}, d_model=D, heads=H, max_length=N, causal=causal, position=position
+        )
+        with LiveBytes() as live:
+            attention(torch.randn(1, length, D)).sum().backward()
+        peaks.append(live.peak)
+    assert peaks[1] < 2.1 * peaks[0]
+    assert peaks[1] < 4 * H * 2048**2 / 2
+
+
+@slots
+def test_holes_are_not_seen(causal: bool) -> None:
+    x, mask = inputs(), torch.ones(2, N, dtype=torch.bool)
+    mask[0, 20:90] = False
+    for spec in BIASED:
+        for position in POSITIONS:
+            attention = module(spec, causal, position)
+            changed = torch.where(mask.unsqueeze(-1), x, 100)
+            y, again = attention(x, mask)[mask], attention(changed, mask)[mask]
+            torch.testing.assert_close(again, y, rtol=0, atol=1e-12)
+
+
+def test_steep_slopes_leave_normal_numbers() -> None:
+    q, k = torch.zeros(2, 1, 300, 4)
+    bias = position_bias("alibi", 1, True)
+    assert bias is not None
+    tiny = torch.finfo(torch.float32).tiny
+    v = torch.eye(300).unsqueeze(0)[..., :4].contiguous()  # each mean is a weight
+    bias.get_buffer("slopes").fill_(1)
+    weights = mix_locally(q, k, v, 1, Band(300, 0), None, bias)
+    assert not ((weights > 0) & (weights < tiny)).any()
+    plain = mix_locally_plainly(q, k, v, 1, Band(300, 0), None, bias)
+    assert ((plain > 0) & (plain < tiny)).any()
+    torch.testing.assert_close(weights, plain, rtol=1e-5, atol=1e-29)
+
+
+@positions
+@slots
+def test_half_precision_comes_near(position: Position, causal: bool) -> None:
+    attention = module({"type": "full"}, causal, position).float()
+    x = inputs().float()
+    exact = attention(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = attention(x.requires_grad_())
+    rounded.float().square().sum().backward()
+    assert (rounded.float() - exact).square().mean().sqrt() < 0.05 * exact.std()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@positions
+@pytest.mark.parametrize("spec", BIASED, ids=str)
+def test_parameters_are_those_that_the_spec_says(spec: dict[str, Any], position: Position) -> None:
+    attention, plain = module(spec, True, position), module(spec, True)
+    added = count_parameters(attention) - count_parameters(plain)
+    assert added == attention.spec.position_parameters(position, H)
+    assert added == (H * 32 if position == "relative" else 0)
+    saved = attention.state_dict().keys() - plain.state_dict().keys()
+    assert saved == ({"bias.table"} if position == "relative" else set())
+
+
+def test_global_positions_have_no_distance() -> None:
+    spec = {"type": "longformer", "window": 4, "globals": 1}
+    biased, plain = module(spec, False, "relative"), module(spec, False)
+    plain.load_state_dict(biased.state_dict(), strict=False)
     x = inputs()
-    torch.testing.assert_close(grouped(x), alone(x), rtol=0, atol=1e-10)
-    if causal:
-        state = grouped.absorb(x, grouped.init_state(2))
-        assert state.keys.numel() * 2 == alone.absorb(x, alone.init_state(2)).keys.numel()
+    with torch.no_grad():
+        biased.bias.table.fill_(3)  # the same for all neighbours: as if the first were 3 lower
+    torch.testing.assert_close(biased(x)[:, :1], plain(x)[:, :1], rtol=0, atol=1e-12)
+    assert (biased(x)[:, 100] - plain(x)[:, 100]).abs().max() > 1e-3
+    alone = {"type": "longformer", "window": 4, "globals": 0}
+    biased, plain = module(alone, False, "relative"), module(alone, False)
+    plain.load_state_dict(biased.state_dict(), strict=False)
+    with torch.no_grad():
+        biased.bias.table.fill_(3)
+    torch.testing.assert_close(biased(x), plain(x), rtol=0, atol=1e-12)

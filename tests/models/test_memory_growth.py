@@ -16,6 +16,8 @@ LENGTHS = (1024, 2048, 4096, 8192)
 EFFICIENT = [
     ({"type": "longformer", "window": 32}, True),
     ({"type": "longformer", "window": 32, "globals": 4}, False),
+    ({"type": "cascade", "window": 32}, True),
+    ({"type": "cascade", "window": 32}, False),
     ({"type": "linear"}, True),
     ({"type": "linear"}, False),
     ({"type": "performer", "features": 32}, True),

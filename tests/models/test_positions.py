@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nas.models.positions import Positions, rotate, rotate_plainly
+from nas.models.positions import Positions, rotate, rotate_plainly, waves_by_distance
 from search_spaces.attention.base import Position
 from search_spaces.errors import InvalidInput
 
@@ -85,3 +85,26 @@ def test_no_positions_change_nothing() -> None:
     x = torch.randn(2, 3, 8)
     for kind in ("none", "rotary"):
         assert torch.equal(Positions(kind, 8, 10)(x), x)
+
+
+@pytest.mark.parametrize("width", [7, 8])
+def test_waves_of_distances_are_those_of_both_signs(width: int) -> None:
+    like = torch.zeros(1, dtype=torch.float64)
+    rows = waves_by_distance(5, -3, width, like)
+    assert rows.shape == (9, width)
+    half = (width + 1) // 2
+    frequency = 10_000 ** (-torch.arange(half, dtype=torch.float64) / half)
+    for row, distance in zip(rows, range(5, -4, -1), strict=True):
+        angle = distance * frequency
+        torch.testing.assert_close(row, torch.cat((angle.sin(), angle.cos()))[:width])
+    torch.testing.assert_close(waves_by_distance(3, 0, width, like), rows[2:6])
+    torch.testing.assert_close(waves_by_distance(500, -3, width, like)[-9:], rows)
+
+
+def test_waves_made_in_inference_mode_serve_training() -> None:
+    like = torch.zeros(1)
+    with torch.inference_mode():
+        waves_by_distance(11, 0, 6, like)
+    weight = torch.ones(6, requires_grad=True)
+    (waves_by_distance(11, 0, 6, like) * weight).sum().backward()
+    assert weight.grad is not None

@@ -206,7 +206,7 @@ class Attention(Mechanism, Generic[S]):
         return self._mix(state.x, None, state.rotation)[:, -x.shape[1] :], state
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Views: queries (B, H, N, E), keys and values (B, G, N, E), the first two rotated."""
+        """Views: queries (B, H, N, E), keys, rotated as they are, values (B, key heads, N, E)."""
         B, N, D = x.shape
         H, G, E = self.heads, self.key_heads, self.head_width
         if rotation is None:

@@ -8,6 +8,7 @@ Shapes: H heads, W distances.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -84,7 +85,7 @@ def relative_buckets(distance: Tensor, causal: bool) -> Tensor:
     away = (-distance).clamp_min(0) if causal else distance.abs()
     near = buckets // 2
     # logarithms to base 2 are exact where buckets begin at a power of two
-    steps = (away.clamp_min(near).double() / near).log2() / torch.tensor(MAX_DISTANCE / near).log2()
+    steps = (away.clamp_min(near).double() / near).log2() / math.log2(MAX_DISTANCE / near)
     far = (near + (steps * (buckets - near)).floor().long()).clamp_max(buckets - 1)
     bucket = torch.where(away < near, away, far)
     return bucket if causal else bucket + buckets * (distance > 0)

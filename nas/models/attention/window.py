@@ -21,6 +21,7 @@ from nas.models.attention.base import split_heads
 from nas.models.attention.bias import DistanceBias
 from search_spaces.attention.window import BLOCK, Block, blocks
 
+NOTHING = 1e-30  # a weight that no sum with the largest one, at least 1 / K, could tell from 0
 HIDDEN = -1e30  # finite, so that a query that sees nothing has no 0 / 0
 
 
@@ -193,6 +194,7 @@ class _Tiles:
         j = torch.arange(C + self.left + right, device=q.device) - self.left
         near = (j >= i - self.left) & (j <= i + right)
         self.bias = torch.where(near, 0.0, HIDDEN).to(q.dtype)  # (C, K), by head (H, C, K)
+        self.biased = row is not None
         if row is not None:
             self.bias = _by_position(row, C).masked_fill_(~near, HIDDEN)
 
@@ -215,7 +217,9 @@ class _Tiles:
         keys = self.seen(self.keys, block).transpose(1, 2)
         bias = self._bias(block).to(q.dtype)
         scores = torch.baddbmm(bias, q, keys, alpha=1 / math.sqrt(q.shape[2]))
-        return scores.softmax(dim=-1)
+        weights = scores.softmax(dim=-1)
+        # steep biases leave weights that are not even normal numbers, which processors are slow at
+        return functional.threshold(weights, NOTHING, 0, inplace=True) if self.biased else weights
 
     def seen(self, x: Tensor, block: Block) -> Tensor:
         """The rows of keys or values that the block sees, leading ones first."""
