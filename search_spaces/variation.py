@@ -24,8 +24,12 @@ Place: TypeAlias = tuple[int, str]
 
 
 def draw(rng: Random, legal: Sequence[Scalar]) -> Scalar:
-    """Any of the values, each equally likely."""
-    return legal[int(rng.random() * len(legal))]
+    """Any of the values, each equally likely.
+
+    Where there is one there is nothing to draw: a hyperparameter that a space comes to fix leaves
+    its samples as they were.
+    """
+    return legal[int(rng.random() * len(legal))] if len(legal) > 1 else legal[0]
 
 
 def mutant(

@@ -31,6 +31,12 @@ EFFICIENT = [
     ({"type": "reformer", "chunk": 32, "hashes": 2}, False),
     ({"type": "sinkhorn"}, True),
     ({"type": "sinkhorn"}, False),
+    ({"type": "strided"}, True),
+    ({"type": "strided"}, False),
+    ({"type": "fixed"}, True),
+    ({"type": "fixed"}, False),
+    ({"type": "bigbird", "block": 32}, False),
+    ({"type": "blockbert"}, False),
 ]
 
 
