@@ -23,6 +23,8 @@ MUTANTS = 24
 """Of each member of the front, at each level."""
 MOST_FITTED = 256
 """Results that the model of quality is fitted to at most."""
+MOST_TUNED = 64
+"""Results that its hyperparameters are chosen by at most."""
 FEWEST_FITTED = 4
 """Results before which there is no model."""
 MARGIN = 0.1
@@ -67,7 +69,8 @@ class ParetoSearch(Strategy):
         self._entries: dict[str, Entry] = {}
         self._names: list[str] | None = None
         self._start: list[Entry] | None = None
-        self._tuned: tuple[tuple[Any, ...], Hyperparameters] | None = None
+        self._tuned: dict[int, tuple[tuple[bytes, bytes], Hyperparameters]] = {}
+        self._scaling: tuple[Floats, Floats] | None = None
 
     def _proposals(self, rng: random.Random) -> Iterator[Proposal]:
         number = len(self._candidates)
@@ -75,10 +78,10 @@ class ParetoSearch(Strategy):
             yield from ((e.architecture, "start") for e in self._first()[number:])
         beliefs = self._beliefs()
         if beliefs is None or rng.random() < self._exploration:
-            yield from self._explored(beliefs, rng)
+            yield from self._explored(rng)
         elif ordered := self._promising(beliefs):
             yield from ((e.architecture, "improvement") for e in ordered)
-            yield from self._explored(beliefs, rng)
+            yield from self._explored(rng)
         while True:
             yield self._space.sample(rng), "random"
 
@@ -95,12 +98,10 @@ class ParetoSearch(Strategy):
             self._start = list({e.fingerprint: e for e in (*pool[:1], *pool[-1:], *drawn)}.values())
         return self._start
 
-    def _explored(self, beliefs: _Beliefs | None, rng: random.Random) -> Iterator[Proposal]:
-        """At random from the present level, each stratum of the cost equally likely."""
-        level = LEVELS[0] if beliefs is None else beliefs.level
-        left = sorted(
-            (e for e in self._pool(level) if e.fingerprint not in self._numbers), key=self._cost
-        )
+    def _explored(self, rng: random.Random) -> Iterator[Proposal]:
+        """At random from any level, each stratum of the cost equally likely."""
+        pool = self._pool(rng.choice(LEVELS))
+        left = sorted((e for e in pool if e.fingerprint not in self._numbers), key=self._cost)
         strata = [s.tolist() for s in np.array_split(np.arange(len(left)), 8) if len(s)]
         for _ in left:
             entry = left[rng.choice(rng.choice(strata))]
@@ -112,7 +113,6 @@ class ParetoSearch(Strategy):
         """The pool of the first level that promises enough, best first."""
         for level in LEVELS:
             pool = [e for e in self._around(beliefs, level) if e.fingerprint not in self._numbers]
-            beliefs.level = level
             if not pool:
                 continue
             gains = beliefs.improvements(pool)
@@ -157,13 +157,25 @@ class ParetoSearch(Strategy):
             n: (tuple(row), ok) for n, (row, ok) in sorted(known.items()) if np.isfinite(row).all()
         }
 
-    def tuned(self, points: Floats, values: Floats) -> Hyperparameters:
-        """Hyperparameters, chosen anew each time the number of results has doubled."""
-        n = 1 << (len(values).bit_length() - 1)
-        key = (n, points[:n].tobytes(), values[:n].tobytes())
-        if self._tuned is None or self._tuned[0] != key:
-            self._tuned = key, likeliest(points[:n], values[:n])
-        return self._tuned[1]
+    def tuned(self, column: int, points: Floats, values: Floats) -> Hyperparameters:
+        """Hyperparameters for an objective, chosen anew when the number of results has doubled.
+
+        They come from the first results, so that they depend on nothing that was forgotten.
+        """
+        n = min(1 << (len(values).bit_length() - 1), MOST_TUNED)
+        key = points[:n].tobytes(), values[:n].tobytes()
+        known = self._tuned.get(column)
+        if known is None or known[0] != key:
+            self._tuned[column] = known = key, likeliest(points[:n], values[:n])
+        return known[1]
+
+    def scaling(self) -> tuple[Floats, Floats]:
+        """Mean and deviation of each descriptor over the pools, which no result moves."""
+        if self._scaling is None:
+            pooled = (e.features for level in LEVELS for e in self._pool(level))
+            features = np.array(list(pooled))
+            self._scaling = features.mean(axis=0), features.std(axis=0)
+        return self._scaling
 
     # --- the pool ---------------------------------------------------------------------------
 
@@ -224,16 +236,15 @@ class _Beliefs:
         feasible: Any,
         waiting: Sequence[Entry],
     ) -> None:
-        self.level: Level = LEVELS[0]
-        everything = np.array([e.features for e in entries])
-        self._centre, self._scale = everything.mean(axis=0), everything.std(axis=0)
+        self._centre, self._scale = strategy.scaling()
         exact = np.isfinite(np.array([e.row for e in entries])).all(axis=0)
         self._unknown = np.flatnonzero(~exact)
         self._quality = int(self._unknown[0]) if len(self._unknown) else 0
         chosen = _most_telling(rows)
         points = self._standardised([entries[i] for i in chosen])
         self._models = {
-            column: _model(strategy, points, rows[chosen, column]) for column in self._unknown
+            column: _model(strategy, column, points, rows[chosen, column])
+            for column in self._unknown.tolist()
         }
         under_way = self._expected(waiting)[0] if waiting else rows[:0]
         known = np.vstack((rows[feasible], under_way))
@@ -278,8 +289,8 @@ class _Beliefs:
         return np.asarray((features - self._centre)[:, varied] / self._scale[varied])
 
 
-def _model(strategy: ParetoSearch, points: Floats, values: Floats) -> GaussianProcess:
-    return GaussianProcess(points, values, strategy.tuned(points, values))
+def _model(strategy: ParetoSearch, column: int, points: Floats, values: Floats) -> GaussianProcess:
+    return GaussianProcess(points, values, strategy.tuned(column, points, values))
 
 
 def _most_telling(rows: Floats) -> list[int]:
