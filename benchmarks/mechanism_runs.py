@@ -26,10 +26,14 @@ REPEAT_SECONDS = 0.1  # a short pass is repeated within a round until this much 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a mechanism is measured with, and the N beyond which it is not."""
+    """What a mechanism is measured with, and the N beyond which it is not.
+
+    by_length: further settings, made from N.
+    """
 
     spec: Mapping[str, Any] = field(default_factory=dict)
     longest: int = LONGEST
+    by_length: Callable[[int], Mapping[str, Any]] = lambda length: {}
 
 
 SETTINGS: dict[str, Setting] = {
@@ -46,7 +50,7 @@ SETTINGS: dict[str, Setting] = {
     "gated_linear": Setting(),
     "sinkhorn": Setting({"block": 64}),
     "bigbird": Setting({"block": 64, "random": 3}),
-    "blockbert": Setting({"block": 64}),
+    "blockbert": Setting(by_length=lambda length: {"blocks": -(-length // 64)}),
     "strided": Setting({"stride": 64}),
     "fixed": Setting({"block": 64}),
     "transformer_xl": Setting({"memory": 128}, longest=4096),
@@ -102,7 +106,8 @@ def _sdpa(causal: bool) -> Subject:
 
 def ours(name: str, length: int, causal: bool) -> Any:
     """A layer of ours at its settings."""
-    spec = {"type": name, **SETTINGS[name].spec}
+    setting = SETTINGS[name]
+    spec = {"type": name, **setting.spec, **setting.by_length(length)}
     return build_attention(spec, d_model=D, heads=H, max_length=length, causal=causal)
 
 

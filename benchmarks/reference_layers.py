@@ -282,9 +282,8 @@ def x_transformers(ours: Ours) -> nn.Module:
 def blocks_alone(ours: Ours) -> nn.Module:
     """Blocks of local-attention that see themselves alone: one permutation of BlockBERT's."""
     package = importlib.import_module("local_attention")
-    mix = package.LocalAttention(
-        ours.spec.block, look_backward=0, look_forward=0, use_rotary_pos_emb=False
-    )
+    block = ours.spec.size(ours.max_length)
+    mix = package.LocalAttention(block, look_backward=0, look_forward=0, use_rotary_pos_emb=False)
     return Projected(ours, mix)
 
 
