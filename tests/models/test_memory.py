@@ -12,7 +12,6 @@ from torch import Tensor
 
 from nas.catalogue.tasks import TextLM
 from nas.models import Memory, Transformer, build_model
-from nas.models.attention.full import Full
 from nas.models.residual.base import ResidualLayer
 from nas.models.residual.reversible import ReversibleLayer
 from nas.schemas import TrainingRecipe
@@ -24,7 +23,10 @@ from search_spaces.errors import InvalidInput
 
 V, N, M = 20, 16, 24
 LAYERS: list[dict[str, Any]] = [
-    {"attention": {"type": "full"}, "feedforward": {"type": "dense", "ratio": 2}},
+    {
+        "attention": {"type": "transformer_xl", "memory": M},
+        "feedforward": {"type": "dense", "ratio": 2},
+    },
     {"attention": {"type": "linear"}, "feedforward": {"type": "dense", "ratio": 1}},
 ]
 ASSEMBLIES: list[dict[str, Any]] = [
@@ -35,18 +37,6 @@ ASSEMBLIES: list[dict[str, Any]] = [
     {"repeats": 3, "halting": {"type": "act"}},
     {"halting": {"type": "early_exit"}},
 ]
-
-
-@pytest.fixture(autouse=True)
-def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full attention that sees M positions of the segments before."""
-
-    def mix_after(self: Full, memory: Tensor, x: Tensor, mask: Any, rotation: Any) -> Tensor:
-        before = memory.shape[1]
-        return Full._mix(self, torch.cat((memory, x), dim=1), mask, rotation)[:, before:]
-
-    monkeypatch.setattr(Full, "memory_size", property(lambda self: M if self.causal else 0))
-    monkeypatch.setattr(Full, "_mix_after", mix_after)
 
 
 def architecture(**fields: Any) -> Architecture:

@@ -11,8 +11,11 @@ import pytest
 import search_spaces.presets
 from search_spaces import Architecture, InvalidSpace, SpaceDefinition, list_spaces, load_space
 from search_spaces.architecture import problems
+from search_spaces.attention import ATTENTION
 
 LABELS = [f"{name}@{version}" for name, version in list_spaces()]
+
+NAMES = ("efficient-encoder", "efficient-lm", "survey-encoder", "survey-lm", "tiny")
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -41,7 +44,16 @@ def test_the_presets_offer_what_they_are_for() -> None:
     assert kinds["efficient-lm@1"] == {"full", "longformer", "performer", "linear"}
     assert kinds["efficient-encoder@1"] == kinds["efficient-lm@1"] | {"linformer"}
     causal = {label: load_space(label).causal for label in LABELS}
-    assert causal == {"efficient-encoder@1": False, "efficient-lm@1": True, "tiny@1": True}
+    assert causal == {
+        "efficient-encoder@1": False,
+        "efficient-lm@1": True,
+        "survey-encoder@1": False,
+        "survey-lm@1": True,
+        "tiny@1": True,
+    }
+    every = set(ATTENTION)
+    assert kinds["survey-encoder@1"] == every
+    assert kinds["survey-lm@1"] == {name for name in every if ATTENTION[name].causal}
     assert 100 < load_space("tiny").size() < 1000
 
 
@@ -73,10 +85,10 @@ def test_a_name_means_the_newest_version(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("wanted", "allowed"),
     [
-        ("efficient", ("efficient-encoder", "efficient-lm", "tiny")),
-        ("../presets/tiny", ("efficient-encoder", "efficient-lm", "tiny")),
-        ("/etc/passwd", ("efficient-encoder", "efficient-lm", "tiny")),
-        ("", ("efficient-encoder", "efficient-lm", "tiny")),
+        ("efficient", NAMES),
+        ("../presets/tiny", NAMES),
+        ("/etc/passwd", NAMES),
+        ("", NAMES),
         ("tiny@7", ("tiny@1",)),
         ("tiny@", ("tiny@1",)),
         ("tiny@01", ("tiny@1",)),
