@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,18 +139,21 @@ def bed(tmp_path: Path) -> Bed:
 
 
 def test_a_search_fills_the_rungs(bed: Bed) -> None:
-    job_id = bed.submit()
-    search = bed.search(bed.claim())
-    segments = list(drive(search))
-    search.close()
-    trials = bed.trials(job_id)
-    assert len(trials) == 18
-    first, second, third = (sum(a.rung == r for a in segments) for r in range(3))
+    counts = []
+    for seed in range(5):  # how many are promoted depends on who comes first
+        job_id = bed.submit(seed=seed, reuse=False)
+        search = bed.search(bed.claim())
+        segments = list(drive(search))
+        search.close()
+        trials = bed.trials(job_id)
+        assert len(trials) == 18
+        counts.append([sum(a.rung == r for a in segments) for r in range(3)])
+        assert {t.state for t in trials} == {TrialState.STOPPED, TrialState.COMPLETED}
+        assert all([p.rung for p in t.curve] == list(range(len(t.curve))) for t in trials)
+    first, second, third = (statistics.median(at_rung) for at_rung in zip(*counts, strict=True))
     assert first == 18
     assert 6 <= second <= 12  # asynchronous: the early best of few are promoted, too
     assert 2 <= third <= second / 2
-    assert {t.state for t in trials} == {TrialState.STOPPED, TrialState.COMPLETED}
-    assert all([p.rung for p in t.curve] == list(range(len(t.curve))) for t in trials)
 
 
 @pytest.mark.parametrize("lives", [1, 3, 7])
