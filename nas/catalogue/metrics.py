@@ -19,6 +19,8 @@ class Metric:
     known: Known
     description: str
     scale: Literal["linear", "log"] = "linear"
+    searchable: bool = True
+    """Whether a job may optimise or bound it."""
 
     @property
     def cost(self) -> bool:
@@ -38,6 +40,22 @@ METRICS: dict[str, Metric] = {
             "at each rung",
             "Layers executed per token, halting measured on the validation set.",
         ),
+        Metric(
+            "expected_flops",
+            "FLOPs per batch",
+            "minimize",
+            "at each rung",
+            "Forward pass of a validation batch as it was executed: between flops_low and flops.",
+            "log",
+        ),
+        Metric(
+            "effective_context",
+            "tokens",
+            "maximize",
+            "at each rung",
+            "The context length beyond which truncation no longer raises the validation loss.",
+            "log",
+        ),
         Metric("parameters", "count", "minimize", "before training", "Trainable scalars.", "log"),
         Metric(
             "non_embedding_parameters",
@@ -45,6 +63,22 @@ METRICS: dict[str, Metric] = {
             "minimize",
             "before training",
             "Trainable scalars without token and position embeddings and the output layer.",
+            "log",
+        ),
+        Metric(
+            "active_parameters",
+            "count",
+            "minimize",
+            "before training",
+            "Trainable scalars that one token meets: of a mixture, one expert.",
+            "log",
+        ),
+        Metric(
+            "unshared_parameters",
+            "count",
+            "minimize",
+            "before training",
+            "Trainable scalars that the layers would have if none shared its weights.",
             "log",
         ),
         Metric(
@@ -64,6 +98,14 @@ METRICS: dict[str, Metric] = {
             "log",
         ),
         Metric(
+            "training_flops",
+            "FLOPs per batch",
+            "minimize",
+            "before training",
+            "Forward and backward pass of the batch, what is computed again included.",
+            "log",
+        ),
+        Metric(
             "peak_memory_mb",
             "MB",
             "minimize",
@@ -80,6 +122,14 @@ METRICS: dict[str, Metric] = {
             "log",
         ),
         Metric(
+            "decoding_memory_mb",
+            "MB",
+            "minimize",
+            "before training",
+            "Weights plus the cache or state of one sequence of full length, decoded token by token.",
+            "log",
+        ),
+        Metric(
             "latency_ms",
             "ms per batch",
             "minimize",
@@ -87,6 +137,32 @@ METRICS: dict[str, Metric] = {
             "One evaluation forward pass of the batch with one thread: predicted from the device's "
             "table while searching, measured for the front.",
             "log",
+        ),
+        Metric(
+            "step_latency_ms",
+            "ms per token",
+            "minimize",
+            "measured",
+            "One decoding step of one sequence after full length with one thread, predicted and "
+            "measured as latency_ms is; of causal models alone.",
+            "log",
+        ),
+        Metric(
+            "throughput",
+            "tokens per second",
+            "maximize",
+            "measured",
+            "Tokens of the batch over latency_ms.",
+            "log",
+        ),
+        Metric(
+            "energy_j",
+            "J per sample",
+            "minimize",
+            "measured",
+            "Energy of one evaluation pass by the machine's counters, where it has any.",
+            "log",
+            searchable=False,
         ),
     )
 }

@@ -89,7 +89,9 @@ def objective_problems(objectives: Iterable[str], measured: Iterable[str]) -> It
 def _unusable(request: JobRequest, sizes: Sizes) -> list[Problem]:
     task = request.task
     measured = tuple(
-        name for name, metric in METRICS.items() if metric.cost or name in task.metrics
+        name
+        for name, metric in METRICS.items()
+        if metric.searchable and (metric.cost or name in task.metrics)
     )
     problems = list(objective_problems(request.objectives, measured))
     problems += bound_problems(

@@ -19,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from nas.errors import StoreUnavailable
 from search_spaces.errors import InvalidInput, Problem
 
-REVISION = "0001"
+REVISION = "0002"
 """The migration that this version of the tables needs."""
 
 BUSY_SECONDS = 30

@@ -102,6 +102,8 @@ class RungMetrics:
     loss: Mapped[float | None]
     accuracy: Mapped[float | None]
     expected_depth: Mapped[float | None]
+    expected_flops: Mapped[float | None]
+    effective_context: Mapped[float | None]
 
 
 class Metrics(RungMetrics):
@@ -109,11 +111,18 @@ class Metrics(RungMetrics):
 
     parameters: Mapped[float | None]
     non_embedding_parameters: Mapped[float | None]
+    active_parameters: Mapped[float | None]
+    unshared_parameters: Mapped[float | None]
     flops: Mapped[float | None]
     flops_low: Mapped[float | None]
+    training_flops: Mapped[float | None]
     peak_memory_mb: Mapped[float | None]
     training_memory_mb: Mapped[float | None]
+    decoding_memory_mb: Mapped[float | None]
     latency_ms: Mapped[float | None]
+    step_latency_ms: Mapped[float | None]
+    throughput: Mapped[float | None]
+    energy_j: Mapped[float | None]
 
 
 class JobRow(Base):
@@ -243,6 +252,24 @@ class VerificationRow(Metrics, Base):
         ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True
     )
     seed: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    finished_at: Mapped[datetime]
+
+
+class MeasurementRow(Base):
+    """A cost of a trial that was predicted before training, measured at the end."""
+
+    __tablename__ = "measurements"
+
+    trial_id: Mapped[str] = mapped_column(
+        ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True
+    )
+    metric: Mapped[str] = mapped_column(KEY, primary_key=True)
+    predicted: Mapped[float | None]
+    measured: Mapped[float]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    alone: Mapped[bool]
+    """Whether nothing else ran on the machine meanwhile."""
     finished_at: Mapped[datetime]
 
 
