@@ -126,7 +126,7 @@ METRICS: dict[str, Metric] = {
             "MB",
             "minimize",
             "before training",
-            "Weights plus the cache or state of one sequence of full length, decoded token by token.",
+            "Weights plus the cache or state of one sequence of full length, decoded by tokens.",
             "log",
         ),
         Metric(

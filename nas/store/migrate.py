@@ -20,8 +20,8 @@ _LOCK = 0x6E6173  # of this program's migrations in a PostgreSQL database
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def upgrade(url: str) -> None:
-    """Bring the database to the newest revision; a SQLite file is made with its folder.
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database to a revision, the newest; a SQLite file is made with its folder.
 
     All in one transaction, one process at a time; nothing happens when it is up to date.
 
@@ -36,7 +36,7 @@ def upgrade(url: str) -> None:
         _refuse_unknown(connection, parsed)
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def current(url: str) -> str | None:
@@ -53,6 +53,12 @@ def current(url: str) -> str | None:
 def newest() -> str | None:
     """The revision to which ``upgrade`` brings a database."""
     return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def revisions() -> list[str]:
+    """All revisions, the oldest first."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [script.revision for script in scripts][::-1]
 
 
 def _config() -> Config:
@@ -86,8 +92,7 @@ def _transaction(url: URL, *, write: bool) -> Iterator[Connection]:
 
 def _refuse_unknown(connection: Connection, url: URL) -> None:
     found = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in revisions():
         raise StoreUnavailable(
             f"database {url.render_as_string(hide_password=True)} has version {found}, which is "
             "newer than this program: upgrade the program"
