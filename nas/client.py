@@ -27,6 +27,7 @@ from nas.schemas import (
     JobRequest,
     ProblemDocument,
     ProfileResponse,
+    TaskFront,
     Trial,
     TrialDetail,
     TrialPage,
@@ -209,14 +210,23 @@ class Client:
         verified: bool | None = None,
     ) -> Front:
         """The Pareto front, within bounds on metrics: ``max={"latency_ms": 5}``."""
-        query: dict[str, Any] = {
-            "objectives": ",".join(objectives) if objectives else None,
-            "fidelity": fidelity,
-            "verified": verified,
-        }
-        query |= {f"max.{metric}": bound for metric, bound in (max or {}).items()}
-        query |= {f"min.{metric}": bound for metric, bound in (min or {}).items()}
+        query = _front_query(objectives, max, min, fidelity, verified)
         return self._value(Front, "GET", f"/v1/jobs/{_part(job_id)}/pareto", params=query)
+
+    def task_pareto(
+        self,
+        task: str | None = None,
+        job: str | None = None,
+        objectives: Sequence[str] | None = None,
+        max: Bounds | None = None,  # noqa: A002 - the word of the service
+        min: Bounds | None = None,  # noqa: A002
+        fidelity: str | None = None,
+        verified: bool | None = None,
+    ) -> TaskFront:
+        """The front across jobs of one task: that of a name's newest job, or of a job's."""
+        query = {"task": task, "job": job}
+        query |= _front_query(objectives, max, min, fidelity, verified)
+        return self._value(TaskFront, "GET", "/v1/pareto", params=query)
 
     # exports
 
@@ -382,6 +392,22 @@ def _json(value: JobRequest | Mapping[str, Any]) -> bytes:
 
 def _body(value: Mapping[str, Any]) -> dict[str, Any]:
     return {"content": _json(value), "headers": {"Content-Type": "application/json"}}
+
+
+def _front_query(
+    objectives: Sequence[str] | None,
+    most: Bounds | None,
+    least: Bounds | None,
+    fidelity: str | None,
+    verified: bool | None,
+) -> dict[str, Any]:
+    return {
+        "objectives": ",".join(objectives) if objectives else None,
+        "fidelity": fidelity,
+        "verified": verified,
+        **{f"max.{metric}": bound for metric, bound in (most or {}).items()},
+        **{f"min.{metric}": bound for metric, bound in (least or {}).items()},
+    }
 
 
 def _part(name: str) -> str:

@@ -267,6 +267,13 @@ class Front(Response):
     homogeneous: list[Trial]
 
 
+class TaskFront(Front):
+    """The front of several jobs of one task, whose ids are given, the deciding job first."""
+
+    task: str
+    jobs: list[str]
+
+
 class Export(Response):
     """A requested export."""
 

@@ -186,6 +186,7 @@ class JobRun:
                 data_hash=task.data_hash,
                 trivial_loss=task.trivial_loss,
                 scales={name: scale.to_dict() for name, scale in screening.scales.items()},
+                device=device_name(),
             )
             self.job = job_rows.record(session, self.job.id)
 

@@ -12,7 +12,8 @@ from pydantic.json_schema import WithJsonSchema
 from api.dependencies import UseCases
 from api.openapi import problems
 from nas.catalogue.metrics import METRICS
-from nas.schemas import Constraint, Front
+from nas.catalogue.tasks import TASKS
+from nas.schemas import Constraint, Front, TaskFront
 from search_spaces.errors import InvalidInput, Problem
 
 MOST_OBJECTIVES = 5
@@ -23,7 +24,7 @@ _LIST_SCHEMA = {
 }
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 
-router = APIRouter(prefix="/v1/jobs", tags=["fronts"])
+router = APIRouter(prefix="/v1", tags=["fronts"])
 
 
 class FrontQuery(BaseModel):
@@ -97,7 +98,18 @@ _BOUNDS: dict[str, Any] = {
 BoundedFrontQuery = create_model("BoundedFrontQuery", __base__=FrontQuery, **_BOUNDS)
 
 
-@router.get("/{job_id}/pareto", operation_id="get_front", responses=problems(404))
+class TaskFrontQuery(BoundedFrontQuery):
+    """Which front across jobs is asked for."""
+
+    task: str | None = Field(
+        None,
+        description="A task's name: its newest job decides the rest.",
+        json_schema_extra={"enum": list(TASKS)},
+    )
+    job: str | None = Field(None, description="A job: of its task, data and batch size.")
+
+
+@router.get("/jobs/{job_id}/pareto", operation_id="get_front", responses=problems(404))
 def front(
     job_id: str,
     jobs: UseCases,
@@ -110,6 +122,23 @@ def front(
     asked: FrontQuery = query
     return jobs.front(
         job_id,
+        objectives=asked.names(),
+        bounds=asked.bounds(),
+        verified=asked.verified,
+        fidelity=asked.fidelity,
+    )
+
+
+@router.get("/pareto", operation_id="get_task_front", responses=problems(404))
+def task_front(jobs: UseCases, query: Annotated[TaskFrontQuery, Query()]) -> TaskFront:
+    """The same across all jobs of one task, its data and batch size, each architecture once.
+
+    Latencies are compared on one device alone. Jobs' constraints do not count, bounds do.
+    """
+    asked: FrontQuery = query
+    return jobs.task_front(
+        query.task,
+        query.job,
         objectives=asked.names(),
         bounds=asked.bounds(),
         verified=asked.verified,

@@ -81,6 +81,8 @@ def objective_problems(objectives: Iterable[str], measured: Iterable[str]) -> It
             yield Problem(f"/objectives/{i}", f"{name} is named twice")
         elif name not in METRICS:
             yield Problem(f"/objectives/{i}", f"{name!r} is not a metric", allowed)
+        elif not METRICS[name].searchable:
+            yield Problem(f"/objectives/{i}", f"{name} is measured, not searched for", allowed)
         elif name not in allowed:
             yield Problem(f"/objectives/{i}", f"the task does not measure {name}", allowed)
         seen.add(name)

@@ -17,6 +17,7 @@ from nas.errors import Conflict, NotFound
 from nas.jobs import documents, fronts, submission
 from nas.jobs.fronts import Fidelities
 from nas.jobs.pricing import profile
+from nas.jobs.task_front import task_front
 from nas.jobs.uploads import received
 from nas.settings import Settings
 from nas.states import ExportState, JobState, TrialState
@@ -221,6 +222,28 @@ class Jobs:
             reference_point=found.reference_point,
             knee=next((t.id for t in members if t.number == found.knee), None),
             homogeneous=[documents.trial(t) for t in homogeneous],
+        )
+
+    def task_front(
+        self,
+        task: str | None = None,
+        job_id: str | None = None,
+        *,
+        objectives: Sequence[str] | None = None,
+        bounds: Sequence[schemas.Constraint] = (),
+        verified: bool = False,
+        fidelity: Fidelities = "full",
+    ) -> schemas.TaskFront:
+        """The front across jobs of one task; see ``nas.jobs.task_front``."""
+        return task_front(
+            self._store,
+            self._scores,
+            task,
+            job_id,
+            objectives=objectives,
+            bounds=bounds,
+            verified=verified,
+            fidelity=fidelity,
         )
 
     # --- exports ------------------------------------------------------------------------------

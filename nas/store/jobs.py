@@ -128,6 +128,40 @@ def page(
     return [to_record(r) for r in session.scalars(query.order_by(JobRow.id.desc()).limit(limit))]
 
 
+def newest_of_task(session: Session, task: str) -> JobRecord:
+    """The newest job of the task of this name that a worker has begun.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = session.scalar(
+        select(JobRow)
+        .where(JobRow.task == task, JobRow.task_key.is_not(None))
+        .options(undefer_group("documents"))
+        .order_by(JobRow.id.desc())
+        .limit(1)
+    )
+    if row is None:
+        raise NotFound(f"no job of task {task} has begun")
+    return to_record(row)
+
+
+def comparable(session: Session, job: JobRecord, *, same_device: bool) -> Sequence[str]:
+    """Ids of the jobs whose trials compare with this one's: of the same task, data and batch size.
+
+    The job itself comes first, then the newest.  same_device: latencies compare as well.
+    """
+    batch_size = JobRow.request["training"]["batch_size"].as_integer()
+    query = select(JobRow.id).where(
+        JobRow.task_key == job.task_key,
+        batch_size == job.request["training"]["batch_size"],
+        JobRow.id != job.id,
+    )
+    if same_device:
+        query = query.where(JobRow.device == job.device)
+    return [job.id, *session.scalars(query.order_by(JobRow.id.desc()))]
+
+
 def cancel(session: Session, job_id: str) -> JobRecord:
     """Cancel at once what no worker runs, ask the worker otherwise; idempotent.
 
@@ -226,11 +260,13 @@ def begin(
     data_hash: str,
     trivial_loss: float,
     scales: dict[str, dict[str, Any]],
+    device: str | None = None,
 ) -> None:
     """Fix what the job's numbers are measured against, once.
 
     task_key: equal for jobs whose results compare.  result_key: equal for jobs whose results are
     interchangeable.  scales: by metric ``{"low", "high", "log", "maximize"}``.
+    device: the hardware that latencies are of.
 
     Raises:
         LeaseLost, Conflict: it was fixed before, and differently.
@@ -244,6 +280,7 @@ def begin(
         row.data_hash = data_hash
         row.trivial_loss = trivial_loss
         row.scales = scales
+        row.device = device
         session.flush()
 
 

@@ -15,7 +15,7 @@ class JobRecord:
 
     token: the fencing token of the latest lease.  attempts: claims that did not end in a release.
     elapsed_seconds: running time up to ``running_since`` (None while it stands still).
-    task_key, result_key, data_hash, trivial_loss, scales: None until a worker has begun the job.
+    task_key, result_key, data_hash, trivial_loss, device, scales: None until a worker has begun it.
     """
 
     id: str
@@ -34,6 +34,7 @@ class JobRecord:
     result_key: str | None
     data_hash: str | None
     trivial_loss: float | None
+    device: str | None
     scales: dict[str, dict[str, Any]] | None
     worker: str | None
     token: int

@@ -77,6 +77,17 @@ class ScoreCache:
         return current
 
 
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of several jobs, one after the other."""
+    return Scores(
+        seq=sum(part.seq for part in parts),
+        metrics=np.concatenate([part.metrics for part in parts]),
+        complete=np.concatenate([part.complete for part in parts]),
+        measured=np.concatenate([part.measured for part in parts]),
+        homogeneous=np.concatenate([part.homogeneous for part in parts]),
+    )
+
+
 def verified_only(session: Session, job_id: str, scores: Scores) -> Scores:
     """The scores of verified trials alone: what fresh seeds measured, on average, comes first."""
     means = [func.avg(getattr(VerificationRow, name)) for name in METRICS]
@@ -108,6 +119,23 @@ def numbered(session: Session, job_id: str, numbers: Sequence[int]) -> list[Tria
         query = select(TrialRow).where(TrialRow.job_id == job_id, TrialRow.number.in_(wanted))
         rows.update((row.number, row) for row in session.scalars(query))
     return records(session, [rows[number] for number in numbers])
+
+
+def across(
+    session: Session, job_ids: Sequence[str], ends: Sequence[int], numbers: Sequence[int]
+) -> list[TrialRecord]:
+    """The trials of these numbers, counted on from job to job, in the same order.
+
+    ends: for each job the number of its last trial.
+    """
+    part = np.searchsorted(ends, numbers)
+    starts = [0, *ends[:-1]]
+    found: dict[int, TrialRecord] = {}
+    for i in np.unique(part).tolist():
+        own = [number for number, of in zip(numbers, part, strict=True) if of == i]
+        rows = numbered(session, job_ids[i], [number - starts[i] for number in own])
+        found.update(zip(own, rows, strict=True))
+    return [found[number] for number in numbers]
 
 
 def _refreshed(session: Session, job_id: str, known: Scores | None) -> Scores:

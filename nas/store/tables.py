@@ -154,6 +154,8 @@ class JobRow(Base):
     result_key: Mapped[str | None] = mapped_column(KEY)
     data_hash: Mapped[str | None] = mapped_column(KEY)
     trivial_loss: Mapped[float | None]
+    device: Mapped[str | None] = mapped_column(String(255))
+    """The hardware that its latencies are of."""
     worker: Mapped[str | None] = mapped_column(NAME)
     token: Mapped[int] = mapped_column(default=0)
     lease_expires: Mapped[datetime | None]

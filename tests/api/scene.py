@@ -44,7 +44,7 @@ class Scene:
         document = {"task": {"name": "text_lm"}, "space": "tiny", "objectives": OBJECTIVES}
         return self.jobs.submit(JobRequest.model_validate({**document, **changes}))[0].id
 
-    def claim(self, lease_seconds: float = 60.0) -> JobRecord:
+    def claim(self, lease_seconds: float = 60.0, device: str = "here") -> JobRecord:
         """The next queued job, begun."""
         with self.store.write() as session:
             job = leases.claim_job(session, "worker", lease_seconds)
@@ -57,6 +57,7 @@ class Scene:
                 result_key=job.id,
                 data_hash="0" * 64,
                 trivial_loss=3.0,
+                device=device,
                 scales={
                     "loss": Scale(0.0, 3.0, False, False).to_dict(),
                     "flops": Scale(1e7, 1e9, True, False).to_dict(),

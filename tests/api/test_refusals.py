@@ -23,6 +23,11 @@ from .conftest import Reading
 from .scene import BASE_URL, problem
 
 TASK = {"name": "text_lm"}
+SEARCHABLE = [
+    name
+    for name, metric in METRICS.items()
+    if metric.searchable and (metric.cost or name in TASKS["text_lm"]().metrics)
+]
 FULL = {"attention": {"type": "full"}, "feedforward": {"type": "dense"}}
 SPACE = {"causal": True, "width": [32], "depth": [1], "heads": [2], "attention": ["full"]}
 
@@ -51,7 +56,8 @@ def errors(response: Response) -> dict[str, dict[str, Any]]:
         ({"a/b~c": 1}, "/a~1b~0c", list(JobRequest.model_fields)),
         ({"name": ""}, "/name", []),
         ({"objectives": []}, "/objectives", []),
-        ({"objectives": ["loss", "speed"]}, "/objectives/1", list(METRICS)),
+        ({"objectives": ["loss", "speed"]}, "/objectives/1", SEARCHABLE),
+        ({"objectives": ["loss", "energy_j"]}, "/objectives/1", SEARCHABLE),
         ({"objectives": ["loss", 3]}, "/objectives/1", list(METRICS)),
         ({"objectives": ["loss", "loss"]}, "/objectives/1", []),
         ({"constraints": [{"max": 1}]}, "/constraints/0/metric", list(METRICS)),

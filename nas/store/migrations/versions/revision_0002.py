@@ -34,12 +34,14 @@ def upgrade() -> None:
             op.add_column(table, sa.Column(metric, sa.Double()))
     for metric in METRICS:
         op.create_index(f"ix_trials_job_id_{metric}_id", "trials", ["job_id", metric, "id"])
+    op.add_column("jobs", sa.Column("device", sa.String(255)))
     _measurements()
 
 
 def downgrade() -> None:
     """Drop them again."""
     op.drop_table("measurements")
+    op.drop_column("jobs", "device")
     for metric in METRICS:
         op.drop_index(f"ix_trials_job_id_{metric}_id", "trials")
     for table, metrics in _metric_tables():
