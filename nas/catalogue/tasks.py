@@ -127,11 +127,102 @@ class ListOps(TaskConfig):
         return TaskShape(LISTOPS_TOKENS, 10, self.max_length, causal=False, head="pooled")
 
 
+class GeneratedTaskConfig(TaskConfig):
+    """Synthetic sequences without end, a target at some of the positions."""
+
+    sequence_length: int
+    vocab_size: int
+    evaluation_examples: Annotated[int, Field(ge=16, le=4096)] = 1_000
+
+    def shape(self) -> TaskShape:
+        """What its model takes and gives."""
+        size = self.vocab_size
+        return TaskShape(size, size, self.sequence_length, causal=True, head="token")
+
+
+class Mqar(GeneratedTaskConfig):
+    """Multi-query associative recall."""
+
+    title: ClassVar[str] = "Associative recall (MQAR)"
+    description: ClassVar[str] = (
+        "After a list of keys with their values, name the value of each key that comes again "
+        "(Zoology, arXiv:2312.04927), generated from a seed. Most of the gap between attention and "
+        "its substitutes in language modelling is recall."
+    )
+
+    name: Literal["mqar"] = "mqar"
+    sequence_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    pairs: Annotated[int, Field(ge=1, le=4096)] = 8
+    vocab_size: Annotated[int, Field(ge=8, le=65536)] = 8192
+
+    @model_validator(mode="after")
+    def _all_pairs_fit(self) -> Self:
+        if 4 * self.pairs > self.sequence_length:
+            allowed = (f"at most {self.sequence_length // 4} (a quarter of sequence_length)",)
+            problem = Problem("/pairs", "keys, values and queries do not fit", allowed)
+            raise refusal("pairs", problem)
+        if 2 * self.pairs > self.vocab_size - 2:
+            allowed = (f"at least {2 * self.pairs + 2}",)
+            raise refusal("pairs", Problem("/vocab_size", "there are not enough keys", allowed))
+        return self
+
+
+class SelectiveCopying(GeneratedTaskConfig):
+    """Selective copying."""
+
+    title: ClassVar[str] = "Selective copying"
+    description: ClassVar[str] = (
+        "Repeat, in their order, the tokens that stood among blanks (MAD, arXiv:2403.17844), "
+        "generated from a seed."
+    )
+
+    name: Literal["selective_copying"] = "selective_copying"
+    sequence_length: Annotated[int, Field(ge=8, le=8192)] = 256
+    copied: Annotated[int, Field(ge=1, le=4096)] = 16
+    vocab_size: Annotated[int, Field(ge=4, le=65536)] = 16
+
+    @model_validator(mode="after")
+    def _all_tokens_fit(self) -> Self:
+        if 2 * self.copied + 1 > self.sequence_length:
+            most = (self.sequence_length - 1) // 2
+            allowed = (f"at most {most} (they stand there twice, and a signal between)",)
+            raise refusal("copied", Problem("/copied", "the tokens do not fit", allowed))
+        return self
+
+
+class NoisyRecall(GeneratedTaskConfig):
+    """Noisy in-context recall."""
+
+    title: ClassVar[str] = "Noisy recall"
+    description: ClassVar[str] = (
+        "Name the values of keys that were seen before, with noise between the pairs (MAD, "
+        "arXiv:2403.17844), generated from a seed."
+    )
+
+    name: Literal["noisy_recall"] = "noisy_recall"
+    sequence_length: Annotated[int, Field(ge=8, le=8192, multiple_of=2)] = 128
+    vocab_size: Annotated[int, Field(ge=4, le=4096)] = 32
+    noise_tokens: Annotated[int, Field(ge=1, le=4096)] = 16
+    noise: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+
+    @model_validator(mode="after")
+    def _some_keys_are_left(self) -> Self:
+        if self.noise_tokens > self.vocab_size - 2:
+            allowed = (f"at most {self.vocab_size - 2}",)
+            problem = Problem("/noise_tokens", "no key and value would be left", allowed)
+            raise refusal("noise", problem)
+        return self
+
+
 TASKS: dict[str, type[TaskConfig]] = {
-    t.model_fields["name"].default: t for t in (TextLM, ImageClassification, ListOps)
+    t.model_fields["name"].default: t
+    for t in (TextLM, ImageClassification, ListOps, Mqar, SelectiveCopying, NoisyRecall)
 }
 
 if TYPE_CHECKING:
     AnyTask = TaskConfig
 else:
-    AnyTask = Annotated[TextLM | ImageClassification | ListOps, Field(discriminator="name")]
+    AnyTask = Annotated[
+        TextLM | ImageClassification | ListOps | Mqar | SelectiveCopying | NoisyRecall,
+        Field(discriminator="name"),
+    ]

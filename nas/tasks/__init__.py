@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from nas.catalogue.tasks import TASKS, TaskConfig
-from nas.tasks import image_classification, listops, text_lm
+from nas.tasks import (
+    image_classification,
+    listops,
+    mqar,
+    noisy_recall,
+    selective_copying,
+    text_lm,
+)
 from nas.tasks.base import Batch, Task
 
 __all__ = ["BUILDERS", "Batch", "Task", "build_task"]
@@ -16,6 +23,9 @@ BUILDERS: Mapping[str, Callable[[Any, Path | None, Path], Task]] = {
     "text_lm": text_lm.build,
     "image_classification": image_classification.build,
     "listops": listops.build,
+    "mqar": mqar.build,
+    "selective_copying": selective_copying.build,
+    "noisy_recall": noisy_recall.build,
 }
 if BUILDERS.keys() != TASKS.keys():
     raise RuntimeError(f"tasks without both halves: {sorted(BUILDERS.keys() ^ TASKS.keys())}")

@@ -224,7 +224,9 @@ def documents(root: Document, schema: Document) -> st.SearchStrategy[Any]:
                 return st.from_regex(schema["pattern"].replace("$", r"\Z"))
             return st.text(min_size=schema.get("minLength", 0), max_size=schema.get("maxLength", 9))
         case "integer":
-            return st.integers(schema.get("minimum"), schema.get("maximum", 2**31))
+            step = int(schema.get("multipleOf", 1))
+            low, high = schema.get("minimum"), schema.get("maximum", 2**31)
+            return st.integers(low and -(-low // step), high // step).map(lambda n: n * step)
         case "number":
             low, high = (
                 schema.get(word, schema.get(f"exclusive{word.capitalize()}"))

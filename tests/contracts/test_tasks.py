@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from nas.catalogue.metrics import METRICS
-from nas.catalogue.tasks import TASKS, ListOps, TaskConfig, TextLM
+from nas.catalogue.tasks import TASKS, ListOps, Mqar, TaskConfig, TextLM
 from nas.tasks import BUILDERS, Task, build_task
 from nas.tasks.base import Batch
 
 SMALLER: dict[str, TaskConfig] = {
     "text_lm": TextLM(sequence_length=32),
+    "mqar": Mqar(vocab_size=64, evaluation_examples=64),
     "listops": ListOps(min_length=8, max_length=64, train_examples=200, evaluation_examples=50),
 }
 """Settings for tasks whose defaults are slow to build."""
