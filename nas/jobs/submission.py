@@ -151,15 +151,13 @@ def _space(request: JobRequest) -> tuple[SearchSpace | None, list[Problem]]:
         space = load_space(wanted)
     except InvalidInput as error:
         return None, [problem.under("/space") for problem in error.problems]
-    if space.causal == causal:
+    if space.causal or not causal:  # what can be causal can be bidirectional as well
         return space, []
-    kinds = {True: "causal", False: "bidirectional"}
     where = "/space/causal" if isinstance(wanted, SpaceDefinition) else "/space"
     return space, [
         Problem(
             where,
-            f"{space.name} is a {kinds[space.causal]} space and {request.task.name} a "
-            f"{kinds[causal]} task",
+            f"{space.name} is a bidirectional space and {request.task.name} a causal task",
             space_names(causal),
         )
     ]

@@ -93,8 +93,13 @@ def test_an_unknown_space_names_those_that_there_are() -> None:
 
 
 def test_a_definition_of_the_wrong_kind_is_refused_where_it_says_so() -> None:
-    definition = {"causal": True, "width": 32, "depth": 1, "heads": 4, "attention": ["full"]}
-    assert set(_pointers(task=DIGITS, space=definition)) == {"/space/causal"}
+    definition = {"causal": False, "width": 32, "depth": 1, "heads": 4, "attention": ["full"]}
+    assert set(_pointers(space=definition)) == {"/space/causal"}
+
+
+@pytest.mark.parametrize("space", ["efficient-lm", "survey-lm"])
+def test_what_can_be_causal_may_be_searched_for_a_bidirectional_task(space: str) -> None:
+    assert resolve(_request(task=DIGITS, space=space), {}).space.startswith(space)
 
 
 @pytest.mark.parametrize(("size", "enough"), [(20489, False), (20490, True)])
