@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint types imports check unit bench lock clean
+.PHONY: setup demo test lint types imports check unit bench bench-search lock clean
 
 setup: $(STAMP)
 
@@ -32,17 +32,21 @@ unit: setup
 
 test: lint types imports unit
 
-bench: bench-overhead bench-training
+bench: bench-costs bench-overhead bench-training $(if $(BEDS),bench-search)
+
+# Published tables are not part of the project: what is missing in BEDS is named, with its source
+bench-search: setup
+	$(BIN)/python -m benchmarks.search $(or $(BEDS),beds) $(ARGS)
 
 # `make bench-NAME` runs benchmarks/NAME.py; ARGS reaches it
 bench-%: setup
 	$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
-# Pins are taken anew: the runtime and development set, and the API's own without torch and ray.
+# Pins are taken anew: the runtime, development and references set, and the API's own without torch and ray.
 # A local build of torch (+cpu) is written without its suffix, so that the pin holds everywhere.
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-emit-find-links --no-emit-index-url --no-annotate --no-header
 lock: setup
-	echo 'torch==2.13.0' | $(COMPILE) --extra dev --constraint /dev/stdin --output-file requirements.lock pyproject.toml
+	echo 'torch==2.13.0' | $(COMPILE) --extra dev --extra references --constraint /dev/stdin --output-file requirements.lock pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock
 	$(COMPILE) --constraint requirements.lock --output-file requirements-api.lock requirements-api.in
 

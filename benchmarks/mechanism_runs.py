@@ -120,7 +120,7 @@ BASELINES = (
 
 
 def subjects(names: Sequence[str]) -> list[Subject]:
-    """All that is measured for these mechanisms: the baselines, ours, installed references.
+    """All that is measured for these mechanisms: the baselines, ours, references.
 
     Raises:
         LookupError: a registered mechanism has no settings.
@@ -135,7 +135,7 @@ def subjects(names: Sequence[str]) -> list[Subject]:
             found += [
                 _theirs(name, reference, causal)
                 for reference in REFERENCES.get(name, ())
-                if reference is not SDPA and reference.installed and causal in reference.slots
+                if reference is not SDPA and causal in reference.slots
             ]
     return found
 
@@ -152,12 +152,6 @@ def _theirs(name: str, reference: Reference, causal: bool) -> Subject:
         return reference.build(ours(name, N, causal))
 
     return Subject(name, causal, reference.name, longest, build, reference.shortest)
-
-
-def missing(names: Sequence[str]) -> list[str]:
-    """Packages of references to these mechanisms that are not installed."""
-    wanted = [reference for name in names for reference in REFERENCES.get(name, ())]
-    return sorted({reference.package for reference in wanted if not reference.installed})
 
 
 def measure_all(points: Sequence[Point], rounds: int, seconds: float) -> dict[Point, Measured]:

@@ -8,8 +8,6 @@ subtracted, so that what is shown is the mixing of heads.
 
 Memory is the most bytes of tensors alive that a pass has made, projections and the gradients of
 weights included, as ``LiveBytes`` counts them; scratch memory within a kernel is not seen.
-
-References are optional: `make references` installs them, and those that are missing are named.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.mechanism_runs import D, H, measure_all, missing, subjects
+from benchmarks.mechanism_runs import D, H, measure_all, subjects
 from benchmarks.mechanism_tables import draw, tables
 from benchmarks.references import LONGEST, SHORTEST
 from search_spaces.attention import ATTENTION
@@ -46,8 +44,6 @@ def main() -> None:
         f"batch 1, {H} heads of {D // H}, fp32, 1 thread, torch {torch.__version__}; "
         f"{min(rounds)} to {max(rounds)} rounds in {minutes:.1f} min"
     )
-    for package in missing(options.mechanisms):
-        print(f"not installed, so nothing of it stands beside ours: {package}")
     print()
     print(tables(results, options.lengths))
     if options.plot:

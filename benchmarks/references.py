@@ -1,13 +1,9 @@
-"""Public implementations that stand beside ours.
-
-Each is a development dependency of its own: what is not installed is named and left out.
-"""
+"""Public implementations that stand beside ours: the extra ``references`` of this project."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
@@ -31,8 +27,6 @@ class Reference:
     """
 
     name: str
-    package: str
-    module: str
     build: Callable[[Attention[Any]], nn.Module]
     slots: tuple[bool, ...] = (False,)
     shortest: int = SHORTEST
@@ -40,47 +34,32 @@ class Reference:
     longest_causal: int = LONGEST
     differs: str = ""
 
-    @property
-    def installed(self) -> bool:
-        """Whether it can be imported."""
-        return find_spec(self.module) is not None
-
     def longest_in(self, causal: bool) -> int:
         """The largest N that is measured."""
         return self.longest_causal if causal else self.longest
 
 
-SDPA = Reference("torch SDPA", "torch", "torch", layers.sdpa, BOTH)
-LOCAL = Reference(
-    "local-attention", "local-attention", "local_attention", layers.local_attention, BOTH
-)
+SDPA = Reference("torch SDPA", layers.sdpa, BOTH)
+LOCAL = Reference("local-attention", layers.local_attention, BOTH)
 
 REFERENCES: dict[str, tuple[Reference, ...]] = {
     "full": (
         SDPA,
-        Reference(
-            "transformers RoBERTa", "transformers", "transformers", layers.roberta, longest=4096
-        ),
+        Reference("transformers RoBERTa", layers.roberta, longest=4096),
     ),
     "longformer": (
-        Reference("transformers Longformer", "transformers", "transformers", layers.longformer),
+        Reference("transformers Longformer", layers.longformer),
         LOCAL,
     ),
     "cascade": (LOCAL,),
-    "linformer": (Reference("linformer", "linformer", "linformer", layers.linformer),),
+    "linformer": (Reference("linformer", layers.linformer),),
     "nystromformer": (
-        Reference(
-            "nystrom-attention", "nystrom-attention", "nystrom_attention", layers.nystrom_attention
-        ),
-        Reference(
-            "transformers Nyströmformer", "transformers", "transformers", layers.nystromformer
-        ),
+        Reference("nystrom-attention", layers.nystrom_attention),
+        Reference("transformers Nyströmformer", layers.nystromformer),
     ),
     "performer": (
         Reference(
             "performer-pytorch",
-            "performer-pytorch",
-            "performer_pytorch",
             layers.performer,
             BOTH,
             # its causal form without CUDA keeps N·M·E sums
@@ -91,8 +70,6 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "linear": (
         Reference(
             "linear-attention-transformer",
-            "linear-attention-transformer",
-            "linear_attention_transformer",
             layers.linear_attention,
             BOTH,
             differs="features are softmaxes, and causal buckets do not see themselves",
@@ -101,8 +78,6 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "reformer": (
         Reference(
             "reformer-pytorch",
-            "reformer-pytorch",
-            "reformer_pytorch",
             layers.lsh,
             BOTH,
             differs="scores are divided by √E, and chunks see other buckets",
@@ -111,23 +86,15 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "sinkhorn": (
         Reference(
             "sinkhorn-transformer",
-            "sinkhorn-transformer",
-            "sinkhorn_transformer",
             layers.sinkhorn,
             BOTH,
             differs="sorts with noise, by one block when causal, and takes sorted keys as values",
         ),
     ),
-    "bigbird": (
-        Reference(
-            "transformers BigBird", "transformers", "transformers", layers.bigbird, shortest=512
-        ),
-    ),
+    "bigbird": (Reference("transformers BigBird", layers.bigbird, shortest=512),),
     "transformer_xl": (
         Reference(
             "x-transformers",
-            "x-transformers",
-            "x_transformers",
             layers.x_transformers,
             BOTH,
             differs="no relative positions",
@@ -136,8 +103,6 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "blockbert": (
         Reference(
             "local-attention",
-            "local-attention",
-            "local_attention",
             layers.blocks_alone,
             differs="all heads have the identity for a permutation",
         ),

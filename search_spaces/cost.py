@@ -11,16 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FLOAT_BYTES = 4
+INDEX_BYTES = 8
+COMPLEX_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of one part for one forward pass of a batch.
+    """Costs of one part for one forward pass of a batch, and what training adds.
 
     parameters: trainable scalars.  flops: the worst case.  flops_low: the least that data lead to.
     live_bytes: most bytes alive at once inside the part in inference, beyond its input and weights,
     its output included.  saved_bytes: what it keeps for the backward pass in training, beyond its
     input and weights.
+
+    backward_extra: FLOPs of the backward pass beyond twice ``flops``: weights that it computes
+    again; below 0 where a factor of a product has no gradient.
+    choice_flops, choice_bytes: of discrete choices, which are kept where a part is computed again.
+    last_flops: of a last product, which a checkpointed layer has no need to compute again.
+    memory_bytes: what the part keeps of a segment for the next one.
     """
 
     parameters: int
@@ -28,3 +36,18 @@ class Cost:
     flops_low: int
     live_bytes: int
     saved_bytes: int
+    backward_extra: int = 0
+    choice_flops: int = 0
+    choice_bytes: int = 0
+    last_flops: int = 0
+    memory_bytes: int = 0
+
+    @property
+    def training_flops(self) -> int:
+        """Of the forward and the backward pass."""
+        return 3 * self.flops + self.backward_extra
+
+    @property
+    def again_flops(self) -> int:
+        """Of a second forward pass for the sake of the backward pass."""
+        return self.flops - self.choice_flops

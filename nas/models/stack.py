@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from nas.models.attention.base import Shared
+from nas.models.attention.base import Shared, key_mask
 from nas.models.positions import Rotation
 from nas.models.replay import Tape, recording, replaying
 from nas.models.residual.base import Context, Ran, ResidualLayer
@@ -33,6 +33,7 @@ class LayerStack:
         shared: Shared,
         rotations: Sequence[Rotation | None],
         mask: Tensor | None,
+        causal: bool,
         states: Sequence[Any] | None,
         memories: Sequence[Tensor | None] | None,
         checkpointing: bool,
@@ -43,8 +44,10 @@ class LayerStack:
         self.shared = shared
         self.states = None if states is None else list(states)
         before: Sequence[Tensor | None] = memories or [None] * len(self.runs)
+        padding, seen = key_mask(mask, causal=False), key_mask(mask, causal)
         self.contexts = [
-            Context(mask, rotations[i % self.depth], memory) for i, memory in enumerate(before)
+            Context(padding, seen, rotations[i % self.depth], memory)
+            for i, memory in enumerate(before)
         ]
         self.memories: list[Tensor | None] = []
         self.losses: dict[str, Tensor] = {}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nas.errors import Unsupported
 from nas.models.answer import answer, initialise_head
-from nas.models.attention.base import Shared, key_mask
+from nas.models.attention.base import Shared
 from nas.models.halting.base import Exits, Halted
 from nas.models.mechanism import module_class
 from nas.models.norms import build_norm
@@ -208,7 +208,8 @@ class Transformer(nn.Module):
                 self.positions.rotation(layer.attention.head_width, start, length, like)
                 for layer in layers
             ],
-            mask=key_mask(mask, self.causal),
+            mask=mask,
+            causal=self.causal,
             states=None if state is None else state.layers,
             memories=memory,
             checkpointing=self.arch.checkpointing,

@@ -18,16 +18,16 @@ def build_optimizer(
     """AdamW in two groups, after µP (Yang et al. 2022, arXiv:2203.03466, table 3).
 
     Matrices (whose fan-in grows with the width, the output layer included) train at
-    learning_rate · 64 / width and decay. Embeddings, biases and norms train at learning_rate,
-    whatever the width, and do not decay.
+    learning_rate · 64 / width and decay. All else trains at learning_rate, whatever the width, and
+    does not decay: embeddings, biases and norms, and what sums over a fixed number of terms, such
+    as the taps of a depthwise convolution and tables of positions.
     """
-    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    across_channels = {id(p) for module in model.modules() for p in _matrices(module)}
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            matrix = parameter.dim() >= 2 and id(parameter) not in embedded
-            (matrices if matrix else others).append(parameter)
+            (matrices if id(parameter) in across_channels else others).append(parameter)
     scaled = learning_rate * BASE_WIDTH / width
     groups = [
         {"params": matrices, "full_rate": scaled, "weight_decay": weight_decay},
@@ -39,6 +39,13 @@ def build_optimizer(
         lr=learning_rate,
         fused=device.type in FUSED,
     )
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    """The module's own weights that sum over all channels."""
+    if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv1d) and module.groups == 1):
+        return [p for p in module.parameters(recurse=False) if p.dim() > 1]
+    return []
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self, TypeAlias
 
-from search_spaces.cost import Cost
+from search_spaces.cost import COMPLEX_BYTES, FLOAT_BYTES, Cost
 from search_spaces.values import Spec
 
 Position: TypeAlias = Literal["none", "sinusoidal", "learned", "rotary", "alibi", "relative"]
@@ -33,6 +33,9 @@ class AttentionSpec(Spec):
     decoding: ClassVar[Decoding]
     """What one decoding step needs: a growing cache, a constant state, all inputs so far, which it
     computes again, or it does not decode."""
+    memory_exponent: ClassVar[float] = 1.0
+    """With its default settings, up to 32,768 positions, the memory of a forward and a backward
+    pass grows at most with this power of N."""
 
     def at(self, layer: int) -> Self:
         """The mechanism as it stands in that layer (from 0) of the cycle."""
@@ -51,6 +54,25 @@ class AttentionSpec(Spec):
     def shared_parameters(self, length: int, width: int) -> Mapping[str, int]:
         """Of the parameters in ``cost``, those that all layers of a model share, by name."""
         return {}
+
+    def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
+        """What decoding keeps of one sequence of N tokens; 0 if the mechanism does not decode.
+
+        Here: all keys and values, or all inputs and their rotary angles.
+        """
+        if self.decoding == "cache":
+            return 2 * FLOAT_BYTES * length * (width // self.heads_per_key)
+        if self.decoding == "recompute":
+            turned = position == "rotary" and position in self.positions
+            angles = COMPLEX_BYTES * (width // heads // 2) if turned else 0
+            return length * (FLOAT_BYTES * width + angles)
+        return 0
+
+    def placed_cost(
+        self, batch: int, length: int, width: int, heads: int, causal: bool, position: Position
+    ) -> Cost:
+        """``cost`` in a model with these positions, which may be the mechanism's own work."""
+        return self.cost(batch, length, width, heads, causal)
 
     @abstractmethod
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:

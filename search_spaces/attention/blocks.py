@@ -107,16 +107,16 @@ def tiled_cost(
     summaries: rows of keys that stand apart.  biases: numbers in the bias that all tiles share.
     """
     parameters = 4 * width * width
-    flops = 2 * batch * length * parameters
-    mixed = 0
+    mixed = pairs = 0
     for t in tiles:
-        flops += 4 * batch * width * t.queries * t.seen
+        pairs += t.queries * t.seen
         size = largest_group(batch, heads, t.queries * t.seen)
         out = size * t.queries * width // heads
         mixed = max(mixed, out, t.queries * t.seen if biases else 0)
     scores, rows = memory(batch, heads, tiles, both=False)
     tile = scores + rows * width // heads + mixed
     tokens = batch * length
+    flops = 2 * tokens * parameters + 4 * batch * width * pairs
     kept = 4 * tokens * width + 2 * batch * summaries * width + biases + 2 * tokens * heads
     return Cost(
         parameters,
@@ -124,4 +124,5 @@ def tiled_cost(
         flops,
         live_bytes=FLOAT_BYTES * (kept + tile),
         saved_bytes=FLOAT_BYTES * kept,
+        backward_extra=2 * batch * width * pairs,  # the weights again
     )

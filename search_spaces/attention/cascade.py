@@ -49,7 +49,17 @@ class CascadeAttention(AttentionSpec):
             window = min(window * self.growth, WIDEST)
         return self.model_copy(update={"window": window})
 
+    def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
+        """Keys and values of the window."""
+        return super().state_bytes(min(length, self.window), width, heads, position)
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections, and the products of a window of ``window``."""
-        right = 0 if causal else self.window
-        return window_cost(batch, length, width, heads, self.window, right)
+        return self.placed_cost(batch, length, width, heads, causal, "none")
+
+    def placed_cost(
+        self, batch: int, length: int, width: int, heads: int, causal: bool, position: Position
+    ) -> Cost:
+        """The same with biases, if the positions are some."""
+        left, right = self.window, 0 if causal else self.window
+        return window_cost(batch, length, width, heads, left, right, biased=position in BIASES)

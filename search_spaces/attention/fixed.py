@@ -62,6 +62,11 @@ class FixedAttention(AttentionSpec):
             ranges = *(r for r in keys if r.first < r.last), Range(start, stop)
             yield Tile(first - before, stop - before, ranges, first - start)
 
+    def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
+        """Keys and values of all summaries, and of the tile at hand."""
+        rest = length % self.tile
+        return super().state_bytes(self.summaries(length - rest) + rest, width, heads, position)
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections, and the products of blocks with themselves and with summaries."""
         tiles = list(self.tiles(length, causal))

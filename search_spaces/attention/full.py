@@ -14,6 +14,7 @@ from search_spaces.attention.base import (
     Family,
     Position,
 )
+from search_spaces.attention.window import window_cost
 from search_spaces.cost import FLOAT_BYTES, Cost
 from search_spaces.values import Domain
 
@@ -55,4 +56,16 @@ class FullAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * floats,
             saved_bytes=FLOAT_BYTES * floats,
+        )
+
+    def placed_cost(
+        self, batch: int, length: int, width: int, heads: int, causal: bool, position: Position
+    ) -> Cost:
+        """With biases, that of a window as wide as the sequence."""
+        if position not in BIASES:
+            return self.cost(batch, length, width, heads, causal)
+        right = 0 if causal else length
+        shared = self.heads_per_key
+        return window_cost(
+            batch, length, width, heads, length, right, heads_per_key=shared, biased=True
         )

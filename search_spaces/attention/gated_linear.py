@@ -31,6 +31,10 @@ class GatedLinearAttention(AttentionSpec):
     type: Literal["gated_linear"] = "gated_linear"
     gate_rank: Annotated[int, Field(ge=1), Domain((8, 16, 32))] = 16
 
+    def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
+        """S of each head."""
+        return FLOAT_BYTES * width * (width // heads)
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Five projections, that of α through ``gate_rank``, and the chunks once or twice."""
         dense, head = batch * length * width, width // heads
@@ -38,7 +42,8 @@ class GatedLinearAttention(AttentionSpec):
         flops = 10 * dense * width + 4 * dense * self.gate_rank
         whole, ragged = divmod(length, CHUNK)
         pairs = batch * (whole * CHUNK * CHUNK + ragged * ragged)
-        flops += (1 if causal else 2) * (4 * dense * head + 4 * pairs * width)
+        chunks = (1 if causal else 2) * (4 * dense * head + 4 * pairs * width)
+        flops += chunks
         hidden, states = batch * length * self.gate_rank, batch * width * head
         chunk = min(CHUNK, length)
         tile = (6 if causal else 7) * batch * chunk * width + batch * heads * chunk * chunk
@@ -52,4 +57,5 @@ class GatedLinearAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * max(held + tile, 5 * dense + hidden + states),
             saved_bytes=FLOAT_BYTES * (7 * dense + hidden + batch * length * heads + states),
+            backward_extra=chunks // 2,  # states and weights again
         )

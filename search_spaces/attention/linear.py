@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
-from search_spaces.attention.kernel import mixing_flops, mixing_live, mixing_saved
+from search_spaces.attention.kernel import mixing_extra, mixing_flops, mixing_live, mixing_saved
 from search_spaces.cost import FLOAT_BYTES, Cost
 
 
@@ -22,6 +22,10 @@ class LinearAttention(AttentionSpec):
 
     type: Literal["linear"] = "linear"
 
+    def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
+        """The sums over all keys, weighted by their values and not."""
+        return FLOAT_BYTES * (width // heads) * (width + heads)
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections and the sums over E features for each head."""
         parameters = 4 * width * width
@@ -29,13 +33,14 @@ class LinearAttention(AttentionSpec):
         flops = 2 * batch * length * parameters
         flops += mixing_flops(batch, length, width, heads, features, causal)
         dense = batch * length * width
-        kept = mixing_saved(batch, length, width, heads, features) + dense  # and the values
+        kept = mixing_saved(batch, length, width, heads, features)
         # features take the place of queries and keys
-        live = 3 * dense + mixing_live(batch, length, width, heads, features, causal)
+        mixing = mixing_live(batch, length, width, heads, features, causal, copied=3)
         return Cost(
             parameters,
             flops,
             flops,
-            live_bytes=FLOAT_BYTES * max(4 * dense, live),
-            saved_bytes=FLOAT_BYTES * (2 * dense + kept),
+            live_bytes=FLOAT_BYTES * (3 * dense + mixing),
+            saved_bytes=FLOAT_BYTES * (3 * dense + kept),
+            backward_extra=mixing_extra(batch, length, width, heads, features, causal),
         )

@@ -45,8 +45,18 @@ class LongformerAttention(AttentionSpec):
         """How many heads of queries share one of keys and values."""
         return self.queries_per_key
 
+    def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
+        """Keys and values of the window."""
+        return super().state_bytes(min(length, self.window), width, heads, position)
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """That of the window; the leading positions have projections of their own."""
+        return self.placed_cost(batch, length, width, heads, causal, "none")
+
+    def placed_cost(
+        self, batch: int, length: int, width: int, heads: int, causal: bool, position: Position
+    ) -> Cost:
+        """The same with biases, if the positions are some."""
         leading = 0 if causal else min(self.globals, length)
         local = window_cost(
             batch,
@@ -57,6 +67,7 @@ class LongformerAttention(AttentionSpec):
             0 if causal else self.window,
             leading=leading,
             heads_per_key=self.heads_per_key,
+            biased=position in BIASES,
         )
         if not leading:
             return local

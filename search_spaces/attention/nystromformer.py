@@ -97,4 +97,6 @@ class NystromformerAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * (3 * dense + 3 * short + max(inverting, mixing)),
             saved_bytes=FLOAT_BYTES * saved,
+            # three of an iteration's four products again
+            backward_extra=6 * self.iterations * square * m,
         )

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
-from search_spaces.attention.kernel import mixing_flops, mixing_live, mixing_saved
-from search_spaces.cost import FLOAT_BYTES, Cost
+from search_spaces.attention.kernel import mixing_extra, mixing_flops, mixing_live, mixing_saved
+from search_spaces.cost import FLOAT_BYTES, INDEX_BYTES, Cost
 from search_spaces.values import Domain
 
 
@@ -30,25 +30,29 @@ class PerformerAttention(AttentionSpec):
     features: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128, 256))] = 64
     redraw: Annotated[int, Field(ge=0), Domain((0, 100))] = 0
 
+    def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
+        """The sums over all keys, weighted by their values and not."""
+        return FLOAT_BYTES * self.features * (width + heads)
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections, M features for each head of queries and keys, sums over them."""
         parameters = 4 * width * width
         flops = 2 * batch * length * parameters
-        flops += 4 * batch * length * width * self.features
+        making = 4 * batch * length * width * self.features
+        flops += making
         flops += mixing_flops(batch, length, width, heads, self.features, causal)
         dense = batch * length * width
-        rows = batch * length * heads
-        features = 2 * rows * self.features
-        kept = mixing_saved(batch, length, width, heads, self.features) + dense
+        features = 2 * batch * length * heads * self.features
         projection = self.features * width // heads
-        while_made = max(4 * dense, 3 * dense + features + rows)
-        while_mixed = dense + features
-        while_mixed += mixing_live(batch, length, width, heads, self.features, causal)
+        kept = mixing_saved(batch, length, width, heads, self.features) + features + projection
+        mixing = mixing_live(batch, length, width, heads, self.features, causal, copied=1)
+        again = mixing_extra(batch, length, width, heads, self.features, causal)
         return Cost(
             parameters,
             flops,
             flops,
-            live_bytes=FLOAT_BYTES * max(while_made, while_mixed),
-            # the gradient of ‖k‖² needs the keys, which lie in one memory with the queries
-            saved_bytes=FLOAT_BYTES * (2 * dense + features + kept + projection),
+            live_bytes=FLOAT_BYTES * (3 * dense + features + projection + mixing),
+            saved_bytes=FLOAT_BYTES * (3 * dense + kept),
+            backward_extra=again - making,  # the projection has no gradient
+            choice_bytes=INDEX_BYTES if self.redraw else 0,  # the number of the pass
         )

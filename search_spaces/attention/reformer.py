@@ -17,7 +17,7 @@ TILE = 2**17
 UNFACTORED = 16
 """Buckets that one hash tells apart; more are pairs of two hashes, so that hashing stays cheap."""
 
-INDEX_BYTES = 4
+BUCKET_BYTES = 4
 
 
 def factors(length: int, chunk: int, causal: bool) -> tuple[int, ...]:
@@ -98,22 +98,27 @@ class ReformerAttention(AttentionSpec):
         sizes, rounds = factors(length, self.chunk, causal), self.rounds(length, causal)
         cut = layout(length, self.chunk, math.prod(sizes), causal)
         flops = 2 * batch * length * parameters
-        flops += batch * length * width * rounds * sum(sizes)
-        flops += 8 * batch * width * rounds * cut.chunks * cut.size * cut.size
+        hashing = batch * length * width * rounds * sum(sizes)
+        scoring = 4 * batch * width * rounds * cut.chunks * cut.size * cut.size
+        flops += hashing + 2 * scoring
         dense, tokens = batch * length * width, batch * length * heads
         together = cut.together(batch * heads)
         places, taken = together * cut.slots, together * length
         keys = 2 * cut.size * cut.size
         tile = cut.slice(together * cut.chunks) * keys
         # projections and output; buckets, slots and codes; what is sorted and comes back sorted
-        live = 3 * dense + tokens * (1 + 3 * rounds)
+        live = 3 * dense + tokens * 4 * rounds
         live += (4 * places + 2 * cut.size + taken) * width // heads
         live += places * (2 * rounds + 3) + 5 * taken + 3 * tile + keys
-        live += max(tile + 2 * places, taken * width // heads)
+        live += max(2 * places, taken * width // heads)
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * live,
-            saved_bytes=FLOAT_BYTES * (3 * dense + tokens) + INDEX_BYTES * 2 * rounds * tokens,
+            saved_bytes=FLOAT_BYTES * (3 * dense + rounds * tokens)
+            + BUCKET_BYTES * 2 * rounds * tokens,
+            backward_extra=scoring - 2 * hashing,  # the weights again; buckets have no gradient
+            choice_flops=hashing,
+            choice_bytes=BUCKET_BYTES * rounds * tokens,
         )

@@ -24,6 +24,7 @@ class SinkhornAttention(AttentionSpec):
     citation: ClassVar[str] = "Tay et al. 2020, arXiv:2002.11296"
     causal: ClassVar[bool] = True
     decoding: ClassVar[Decoding] = "recompute"
+    memory_exponent: ClassVar[float] = 1.25  # (N / b)² numbers tell how blocks are sorted
     positions: ClassVar[frozenset[Position]] = ADDED_POSITIONS | {"rotary"}
 
     type: Literal["sinkhorn"] = "sinkhorn"
@@ -58,6 +59,8 @@ class SinkhornAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * max(while_made, while_mixed),
             saved_bytes=FLOAT_BYTES * kept + matrix,
+            # blocks are sorted and weighed again
+            backward_extra=4 * batch * n * size * width * (n + size),
         )
 
 

@@ -78,12 +78,11 @@ class StridedAttention(AttentionSpec):
         size = min(self.stride, length)
         n = -(-length // size)
         parameters = 4 * width * width
-        flops = 2 * batch * length * parameters
-        tile = 0
+        tile = pairs = 0
         for band in bands(n * size, size, causal):
             scores = band.scores(size)
             bias = 3 * size * size + band.rows * band.column
-            flops += 4 * batch * width * scores
+            pairs += scores
             group = largest_group(batch, heads, scores)
             head = size * width // heads
             row, column = group * band.rows * head, group * band.column * head
@@ -93,6 +92,7 @@ class StridedAttention(AttentionSpec):
             tile = max(tile, bias + group * scores + mixed)
         dense, padded = batch * length * width, batch * n * size * width
         kept = 3 * padded + dense + 2 * batch * n * size * heads
+        flops = 2 * batch * length * parameters + 4 * batch * width * pairs
         made = 4 * dense if padded == dense else 3 * dense + 2 * padded
         return Cost(
             parameters,
@@ -100,4 +100,5 @@ class StridedAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * max(made, kept + tile),
             saved_bytes=FLOAT_BYTES * kept,
+            backward_extra=2 * batch * width * pairs,  # the weights again
         )

@@ -46,7 +46,7 @@ class SynthesizerAttention(AttentionSpec):
                 live_bytes=FLOAT_BYTES * (3 * dense + sums),
                 saved_bytes=FLOAT_BYTES * (3 * dense + sums),
             )
-        parameters, flops = 2 * width * width, 4 * dense * width
+        parameters, flops, again = 2 * width * width, 4 * dense * width, 0
         whole, ragged = divmod(length, BLOCK)
         starts = range(0, length, BLOCK)
         seen = [min(start + BLOCK, length) if causal else length for start in starts]
@@ -57,7 +57,8 @@ class SynthesizerAttention(AttentionSpec):
             parameters += heads * length * length
         else:
             parameters += 2 * heads * length * self.rank
-            flops += 2 * heads * pairs * self.rank
+            again = 2 * heads * pairs * self.rank
+            flops += again
         tile = heads * max(q * k for q, k in zip(queries, seen, strict=True))
         # the softmax is of scores that were made, or taken from the table as they are
         tiles = 1 if self.variant == "random" and not causal else 2
@@ -67,4 +68,5 @@ class SynthesizerAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * (3 * dense + tiles * tile),
             saved_bytes=FLOAT_BYTES * 2 * dense,
+            backward_extra=again,  # the scores that are a product
         )

@@ -47,10 +47,13 @@ class TransformerXLAttention(AttentionSpec):
         tokens, rows = batch * length, batch * heads
         distances = length + (min(BLOCK, length) if causal else length)
         flops = 2 * (4 * tokens + distances) * width * width
+        # sinusoids have no gradient, and weights are computed again
+        extra = -2 * distances * width * width
         tile = 0
         for block in blocks(length, length, 0 if causal else length):
             C, K = block.queries, block.keys
             flops += 2 * batch * width * C * (3 * K + C)
+            extra += 2 * batch * width * C * (2 * K + C)
             tile = max(tile, rows * C * (2 * K + C) + 2 * batch * C * width)
         dense = 4 * tokens * width + distances * width  # queries, keys, values, output; distances
         return Cost(
@@ -59,4 +62,6 @@ class TransformerXLAttention(AttentionSpec):
             flops_low=flops,
             live_bytes=FLOAT_BYTES * (dense + tile),
             saved_bytes=FLOAT_BYTES * dense,
+            backward_extra=extra,
+            memory_bytes=FLOAT_BYTES * batch * min(length, self.memory) * width if causal else 0,
         )

@@ -55,29 +55,36 @@ def window_cost(
     *,
     leading: int = 0,
     heads_per_key: int = 1,
+    biased: bool = False,
 ) -> Cost:
     """Projections, and the products of blocks of queries with the keys that they see.
 
-    heads_per_key: how many heads of queries share one of keys and values.
+    heads_per_key: how many heads of queries share one of keys and values.  biased: whether scores
+    have a bias by distance.
     """
     tokens, rows = batch * length, batch * heads
     key_width = width // heads_per_key
     parameters = 2 * width * (width + key_width)
-    flops = 2 * tokens * parameters
     tile, right, left = 0, min(right, length), min(left, length)
+    pairs = 0
     for block in blocks(length, left, right, leading):
-        flops += 4 * batch * width * block.queries * block.keys
+        pairs += block.queries * block.keys
         copied = batch * block.keys * key_width if block.leading else 0
         scores = 2 * rows * block.queries * block.keys
         if heads_per_key > 1:  # the block's queries and what hides keys, for all that share one
-            copied += batch * block.queries * width + heads_per_key * block.queries * block.keys
+            copied += batch * block.queries * width
+            copied += 0 if biased else heads_per_key * block.queries * block.keys
+        if biased and (batch > 1 or heads_per_key > 1):
+            copied += rows * block.queries * block.keys
         tile = max(tile, scores + copied)
-    band = min(BLOCK, length) * (BLOCK + left + right)
+    band = (heads if biased else 1) * min(BLOCK, length) * (BLOCK + left + right)
     dense = 2 * tokens * (width + key_width)  # queries, keys, values, what came of them
+    flops = 2 * tokens * parameters + 4 * batch * width * pairs
     return Cost(
         parameters,
         flops,
         flops,
         live_bytes=FLOAT_BYTES * (dense + tile + band),
         saved_bytes=FLOAT_BYTES * dense,
+        backward_extra=2 * batch * width * pairs,  # the weights again
     )

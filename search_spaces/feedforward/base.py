@@ -24,6 +24,10 @@ class FeedForwardSpec(Spec):
         built for sequences of at most this length.
         """
 
+    def state_bytes(self, width: int) -> int:
+        """What decoding keeps of one sequence, however long it is."""
+        return 0
+
     def active_parameters(self, width: int, causal: bool = True) -> int:
         """Of the parameters, those that one token meets."""
         return self.cost(1, 1, width, causal).parameters

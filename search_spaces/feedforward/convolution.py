@@ -45,6 +45,11 @@ class ConvolutionFeedForward(FeedForwardSpec):
         """Taps of the convolution after the sum."""
         return self.kernel - (4 if causal else 2)
 
+    def state_bytes(self, width: int) -> int:
+        """The last inputs of both convolutions."""
+        inner, last = self.inner(width, causal=True), self.last_taps(causal=True)
+        return FLOAT_BYTES * (width * (self.kernel - 1) + inner * (last - 1))
+
     def cost(self, batch: int, length: int, width: int, causal: bool) -> Cost:
         """Matrices, and the taps of each channel."""
         return (
@@ -68,6 +73,7 @@ class ConvolutionFeedForward(FeedForwardSpec):
             2 * tokens * weights,
             live_bytes=FLOAT_BYTES * (past + max(branches, after, tokens * (2 * inner + narrow))),
             saved_bytes=FLOAT_BYTES * saved,
+            last_flops=2 * tokens * inner * width,
         )
 
     def _encoder(self, batch: int, length: int, width: int) -> Cost:
@@ -83,4 +89,5 @@ class ConvolutionFeedForward(FeedForwardSpec):
             2 * tokens * weights,
             live_bytes=FLOAT_BYTES * max(after, tokens * (2 * inner + 2 * narrow)),
             saved_bytes=FLOAT_BYTES * saved,
+            last_flops=2 * tokens * inner * narrow,
         )

@@ -36,4 +36,5 @@ class DenseFeedForward(FeedForwardSpec):
             flops,
             live_bytes=FLOAT_BYTES * tokens * max(2 * inner, inner + width),
             saved_bytes=FLOAT_BYTES * tokens * 2 * inner,
+            last_flops=2 * tokens * width * inner,
         )

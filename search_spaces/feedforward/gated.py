@@ -37,4 +37,5 @@ class GatedFeedForward(FeedForwardSpec):
             flops,
             live_bytes=FLOAT_BYTES * tokens * max(3 * inner, inner + width),
             saved_bytes=FLOAT_BYTES * tokens * 4 * inner,
+            last_flops=2 * tokens * width * inner,
         )

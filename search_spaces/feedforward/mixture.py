@@ -7,11 +7,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from search_spaces.cost import FLOAT_BYTES, Cost
+from search_spaces.cost import FLOAT_BYTES, INDEX_BYTES, Cost
 from search_spaces.feedforward.base import FeedForwardSpec
 from search_spaces.values import Domain
 
-INDEX_BYTES = 8
+ROW_MULTIPLE = 16
+"""Rows of an expert's matrix products come in so many in causal slots."""
 
 
 class MixtureFeedForward(FeedForwardSpec):
@@ -46,19 +47,50 @@ class MixtureFeedForward(FeedForwardSpec):
         """The router and one expert."""
         return self.experts * width + 2 * width * self.inner(width)
 
+    def state_bytes(self, width: int) -> int:
+        """How many tokens chose each expert."""
+        return INDEX_BYTES * self.experts
+
+    def most_rows(self, batch: int, length: int, causal: bool) -> int:
+        """Rows of all experts at most: tokens, and what fills up each expert's last few."""
+        tokens, multiple = batch * length, row_multiple(length, causal)
+        return (tokens + (multiple - 1) * min(self.experts, tokens)) // multiple * multiple
+
+    def fewest_rows(self, batch: int, length: int, causal: bool) -> int:
+        """Rows of all experts at least: of a causal sequence one is full, and an encoder's may be
+        padding but for one token."""
+        taken = batch * min(length, self.rows(length)) if causal else batch
+        return _filled(taken, length, causal)
+
     def cost(self, batch: int, length: int, width: int, causal: bool) -> Cost:
         """The router for all, and one expert for each token: all of them, or one expert's share."""
         tokens, inner = batch * length, self.inner(width)
-        fullest = batch * min(length, self.rows(length))
+        most, fewest = (f(batch, length, causal) for f in (self.most_rows, self.fewest_rows))
+        fullest = _filled(batch * min(length, self.rows(length)), length, causal)
         router, expert = self.experts * width, 2 * width * inner
         # what is left of routing: weights, their greatest and where it is, where its row is
         routing = tokens * (FLOAT_BYTES * (self.experts + 1) + 3 * INDEX_BYTES)
         # the last expert at work beside what the others gave; then all of it, as it is put back
-        working = tokens * width + 2 * fullest * inner
+        working = most * width + 2 * fullest * inner
         return Cost(
             router + self.experts * expert,
-            2 * tokens * (router + expert),
-            2 * (tokens * router + fullest * expert),
+            2 * (tokens * router + most * expert),
+            2 * (tokens * router + fewest * expert),
             live_bytes=routing + FLOAT_BYTES * max(working, 2 * tokens * width),
-            saved_bytes=routing + FLOAT_BYTES * tokens * (2 * inner + 2 * width),
+            saved_bytes=routing + FLOAT_BYTES * (most * (2 * inner + width) + tokens * width),
+            choice_bytes=INDEX_BYTES * tokens,
         )
+
+
+def row_multiple(length: int, causal: bool) -> int:
+    """What an expert's rows are filled up to a multiple of.
+
+    Matrix products compute the rows that are left over from such a multiple in another order, so
+    that how many tokens follow would move the last bits of those before.
+    """
+    return ROW_MULTIPLE if causal and length > 1 else 1
+
+
+def _filled(rows: int, length: int, causal: bool) -> int:
+    multiple = row_multiple(length, causal)
+    return math.ceil(rows / multiple) * multiple

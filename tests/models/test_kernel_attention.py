@@ -9,27 +9,45 @@ import torch
 from torch.nn import functional
 
 from nas.models import build_attention
-from nas.models.attention.kernel import (
-    Sums,
-    mix_all,
-    mix_causal,
-    mix_causal_plainly,
-)
-from nas.models.attention.performer import Performer, orthogonal_features
+from nas.models.attention.kernel import Sums, mix_all, mix_causal, mix_plainly
+from nas.models.attention.linear import PositiveElu
+from nas.models.attention.performer import Performer, PositiveFeatures, orthogonal_features
 from nas.models.replay import Tape, recording, replaying
 
 H = 2
 
 
-def tensors(N: int, M: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-    """Features of queries and keys, values."""
+def tensors(N: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Queries, keys, values (2, N, 3, H, 6)."""
     generator = torch.Generator().manual_seed(N)
-    q, k = (torch.rand(2 * H, N, M, generator=generator, dtype=dtype) for _ in range(2))
-    return [q, k, torch.randn(2 * H, N, 6, generator=generator, dtype=dtype)]
+    return torch.randn(2, N, 3, H, 6, generator=generator, dtype=dtype)
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    return x.transpose(1, 2).flatten(0, 1)
 
 
 def side_by_side(x: torch.Tensor) -> torch.Tensor:
     return x.unflatten(0, (-1, H)).transpose(1, 2).flatten(2)
+
+
+def omega(M: int) -> torch.Tensor:
+    return orthogonal_features(M, 6, seed=1).double()
+
+
+def mapped(kind: str, M: int) -> PositiveElu | PositiveFeatures:
+    return PositiveElu(6) if kind == "linear" else PositiveFeatures(omega(M), H)
+
+
+def by_definition(kind: str, qkv: torch.Tensor, M: int) -> tuple[torch.Tensor, ...]:
+    """Features of queries and keys (P, N, M), and values."""
+    q, k, v = (rows(t) for t in qkv.unbind(2))
+    if kind == "linear":
+        return functional.elu(q) + 1, functional.elu(k) + 1, v
+    q, k = (t * 6**-0.25 for t in (q, k))
+    exponent = q @ omega(M).t()
+    k = k @ omega(M).t() - k.square().sum(-1, keepdim=True) / 2
+    return (exponent - exponent.detach().amax(-1, keepdim=True)).exp(), k.exp(), v
 
 
 def nothing(M: int) -> Sums:
@@ -38,44 +56,60 @@ def nothing(M: int) -> Sums:
     )
 
 
-@pytest.mark.parametrize("N", [1, 63, 64, 65, 200])
-def test_chunks_equal_the_definition(N: int) -> None:
-    x = [t.requires_grad_() for t in tensors(N, 10)]
-    fast, _ = mix_causal(*x, nothing(10), H, 1e-9)
-    plain = side_by_side(mix_causal_plainly(*x, 1e-9))
-    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
-    for g, wanted in zip(
-        torch.autograd.grad(fast.sin().sum(), x),
-        torch.autograd.grad(plain.sin().sum(), x),
-        strict=True,
-    ):
-        torch.testing.assert_close(g, wanted, rtol=0, atol=1e-10)
+def same_gradients(
+    fast: torch.Tensor, plain: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+) -> None:
+    (g,) = torch.autograd.grad(fast.sin().sum(), x)
+    (wanted,) = torch.autograd.grad(plain.sin().sum(), y)
+    torch.testing.assert_close(g, wanted, rtol=0, atol=1e-9)
 
 
-def test_gradients_through_the_past() -> None:
-    x = tensors(70, 3)
-    past = [torch.rand_like(t).requires_grad_() for t in nothing(3)]
+@pytest.mark.parametrize("together", [1, 2**11, 2**16])
+@pytest.mark.parametrize("N", [1, 63, 64, 65, 300])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "performer"])
+def test_spans_equal_the_definition(
+    kind: str, causal: bool, N: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_spaces.attention.kernel.TOGETHER", together)
+    M = 6 if kind == "linear" else 10
+    x, y = (tensors(N).requires_grad_() for _ in range(2))
+    if causal:
+        fast, _ = mix_causal(x.clone(), None, nothing(M), mapped(kind, M), 1e-9)
+    else:
+        fast = mix_all(x.clone(), None, mapped(kind, M), 1e-9)
+    plain = side_by_side(mix_plainly(*by_definition(kind, y, M), 1e-9, causal))
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-11)
+    same_gradients(fast, plain, x, y)
 
-    def run(q: torch.Tensor, *sums: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        y, after = mix_causal(q, x[1], x[2], Sums(*sums), H, 1e-9)
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_features_of_padded_keys_are_nought(causal: bool) -> None:
+    mask = torch.rand(2, 90, generator=torch.Generator().manual_seed(0)) < 0.7
+    mask[:, 0] = True
+    x, y = (tensors(90).requires_grad_() for _ in range(2))
+    phi = PositiveElu(6)
+    if causal:
+        fast, _ = mix_causal(x.clone(), mask, nothing(6), phi, 1e-9)
+    else:
+        fast = mix_all(x.clone(), mask, phi, 1e-9)
+    q, k, v = by_definition("linear", y, 6)
+    k = k * mask.repeat_interleave(H, dim=0).unsqueeze(-1)
+    plain = side_by_side(mix_plainly(q, k, v, 1e-9, causal))
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-11)
+    same_gradients(fast, plain, x, y)
+
+
+@pytest.mark.parametrize("N", [70, 150])
+def test_gradients_through_the_past(N: int) -> None:
+    x = tensors(N)
+    past = [torch.rand_like(t).requires_grad_() for t in nothing(6)]
+
+    def run(qkv: torch.Tensor, *sums: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, after = mix_causal(qkv.clone(), None, Sums(*sums), PositiveElu(6), 1e-9)
         return y, *after
 
-    assert torch.autograd.gradcheck(run, (x[0].requires_grad_(), *past), fast_mode=True)
-
-
-def test_all_keys_equal_the_definition() -> None:
-    x = [t.requires_grad_() for t in tensors(90, 10)]
-    q, k, v = x
-    weights = q @ k.transpose(1, 2)
-    plain = side_by_side(weights @ v / weights.sum(dim=-1, keepdim=True))
-    fast = mix_all(q, k, v, H, 0.0)
-    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
-    for g, wanted in zip(
-        torch.autograd.grad(fast.sin().sum(), x),
-        torch.autograd.grad(plain.sin().sum(), x),
-        strict=True,
-    ):
-        torch.testing.assert_close(g, wanted, rtol=0, atol=1e-10)
+    assert torch.autograd.gradcheck(run, (x.requires_grad_(), *past), fast_mode=True)
 
 
 def test_linear_attention_is_elu_plus_one() -> None:
@@ -125,17 +159,17 @@ def test_weights_sum_to_one_at_usual_norms(scale: float, E: int, N: int) -> None
     spec = {"type": "performer", "features": 64}
     module = build_attention(spec, d_model=E, heads=1, max_length=64, causal=True)
     assert isinstance(module, Performer)
-    q, k = module._features(scale * torch.randn(2, 3, N, E))
-    ones = torch.ones(3, N, E)
-    mixed = mix_all(q, k, ones, 1, module.epsilon)
-    torch.testing.assert_close(mixed, ones, rtol=0, atol=1e-4)
+    qkv = scale * torch.randn(3, N, 3, 1, E)
+    qkv[:, :, 2] = 1
+    mixed = mix_all(qkv, None, module._map(qkv.dtype), module.epsilon)
+    torch.testing.assert_close(mixed, torch.ones(3, N, E), rtol=0, atol=1e-4)
 
 
 def test_a_key_along_a_feature_stays_finite() -> None:
     module = performer(64, 0, causal=True)
-    qk = (2 * module.omega * 16**0.25).expand(2, 2 * H, 64, 16).clone()
-    q, k = module._features(qk)
-    mixed = mix_all(q, k, torch.ones(2 * H, 64, 16), H, module.epsilon)
+    qkv = (2 * module.omega * 16**0.25).view(1, 64, 1, 1, 16).repeat(2, 1, 3, H, 1)
+    qkv[:, :, 2] = 1
+    mixed = mix_all(qkv, None, module._map(qkv.dtype), module.epsilon)
     torch.testing.assert_close(mixed, torch.ones(2, 64, 32))
 
 

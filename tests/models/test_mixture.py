@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from nas.measure.flops import count_flops
 from nas.measure.memory import LiveBytes
-from nas.models import build_feedforward
+from nas.models import build_feedforward, build_model
 from nas.models.feedforward.mixture import Mixture
 from nas.models.replay import recording, replaying
+from search_spaces.architecture import Architecture
 from search_spaces.feedforward.mixture import MixtureFeedForward
 
 D, N = 16, 40
@@ -98,6 +99,28 @@ def test_auxiliary_loss_of_a_router_that_cannot_tell() -> None:
     torch.nn.init.zeros_(module.router.weight)
     _, loss = module.run(torch.randn(2, N, D))
     assert loss.item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("residual", ["pre_norm", "reversible"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_counts_in_no_model(causal: bool, residual: str) -> None:
+    layer = {"attention": {"type": "full"}, "feedforward": {"type": "mixture"}, "heads": 2}
+    fields = {"width": D, "layers": [layer, layer], "residual": {"type": residual}}
+    torch.manual_seed(0)
+    net = build_model(
+        Architecture.model_validate(fields),
+        vocab_size=20,
+        num_outputs=20,
+        max_length=N,
+        causal=causal,
+        head="token",
+    ).double()
+    tokens = torch.randint(20, (1, N))
+    short = N // 4
+    mask = torch.arange(N).expand(1, -1) < short
+    alone, padded = net(tokens[:, :short]), net(tokens, mask)
+    torch.testing.assert_close(padded.aux, alone.aux, rtol=0, atol=1e-12)
+    torch.testing.assert_close(padded.logits[:, :short], alone.logits, rtol=0, atol=1e-12)
 
 
 def test_auxiliary_loss_evens_out_the_load() -> None:
@@ -220,15 +243,19 @@ def test_cost_at_its_most_and_at_its_least(causal: bool, fields: dict[str, Any])
     cost = spec.cost(B, length, width, causal)
     full = min(length, spec.rows(length))
     least = torch.full((B, length), spec.experts - 1)
-    most = least.clone()  # the last expert full, and room for all others in the rest
-    most[:, : length - full] = torch.arange(length - full) % max(1, spec.experts - 1)
+    even = (torch.arange(length) % spec.experts).expand(B, -1)
+    # the last expert full, and room for all others in the rest
+    fullest = least.clone()
+    fullest[:, : length - full] = torch.arange(length - full) % max(1, spec.experts - 1)
     x = sent(module, least)
-    assert cost.flops_low == pytest.approx(count_flops(module, x), rel=0.01)
-    x = sent(module, most)
-    assert cost.flops == pytest.approx(count_flops(module, x), rel=0.01)
+    mask = None if causal else torch.arange(length).expand(B, -1) < 1
+    assert cost.flops_low == pytest.approx(count_flops(module, x, mask), rel=0.01)
+    x = sent(module, fullest)
     with LiveBytes() as inference, torch.no_grad():
         module(x)
     assert cost.live_bytes == pytest.approx(inference.peak, rel=0.1)
+    x = sent(module, even)
+    assert cost.flops == pytest.approx(count_flops(module, x), rel=0.01)
     x.requires_grad_()
     with LiveBytes() as training:
         y = module(x)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from nas.catalogue.metrics import METRICS
-from nas.measure.flops import count_flops
+from nas.measure.flops import count_flops, count_training_flops
 from nas.measure.memory import LiveBytes
 from nas.measure.parameters import count_parameters
 from nas.models import Transformer, build_model
@@ -53,6 +54,83 @@ def test_costs_equal_the_model(name: str, head: str) -> None:
         holds(*pair(arch, space.causal, head))
 
 
+@pytest.mark.parametrize("name", ["survey-lm", "survey-encoder"])
+def test_training_flops_equal_those_of_random_mixtures_of_mechanisms(name: str) -> None:
+    space = load_space(name)
+    rng = random.Random(0)
+    for i in range(100):
+        arch = space.sample(rng)
+        net, cost = pair(arch, space.causal, "pooled" if i % 2 else "token")
+        assert cost.parameters == count_parameters(net)
+        halt(net, -20.0)
+        trained = count_training_flops(lambda net=net: loss_of(net))
+        # where experts are, the data decide how much is done, up to the worst case
+        exact = not any(layer.feedforward.type == "mixture" for layer in arch.layers)
+        assert (0.99 if exact else 0.8) * cost.training_flops <= trained
+        assert trained <= 1.01 * cost.training_flops
+
+
+def loss_of(net: Transformer) -> Tensor:
+    """Of a random batch."""
+    out = net(torch.randint(V, (B, N)))
+    return training_loss(out, torch.randint(OUTPUTS, out.logits.shape[:-1]))
+
+
+def test_decoding_keeps_what_the_arithmetic_says() -> None:
+    space = load_space("survey-lm")
+    rng = random.Random(1)
+    for _ in range(4):
+        net, cost = pair(space.sample(rng), True, "token")
+        net.eval()
+        state = net.init_state(1)
+        with torch.no_grad():
+            for _ in range(N):
+                _, state = net.step(torch.zeros(1, dtype=torch.int64), state)
+        assert cost.decoding_memory_mb is not None
+        weights = 4 * cost.parameters
+        assert cost.decoding_memory_mb * 1e6 == pytest.approx(weights + held(state.layers))
+
+
+def held(state: Any) -> int:
+    """Bytes of all tensors in a state."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    return 0 if state is None else sum(held(part) for part in state)
+
+
+@pytest.mark.parametrize(("causal", "head"), [(False, "token"), (True, "pooled")])
+def test_what_does_not_decode_has_no_memory_for_it(causal: bool, head: str) -> None:
+    _, cost = pair(load_space("tiny").sample(0), causal, head)
+    assert "decoding_memory_mb" not in cost.metrics()
+
+
+def test_unshared_parameters_are_those_of_the_cycle_rolled_out() -> None:
+    layers = [
+        {"attention": {"type": "full"}, "feedforward": {"type": "dense"}},
+        {"attention": {"type": "linear"}, "feedforward": {"type": "gated"}},
+    ]
+    shared, rolled_out = (
+        pair(Architecture.model_validate({"width": 32, **fields}), True, "token")
+        for fields in ({"layers": layers, "repeats": 3}, {"layers": layers * 3})
+    )
+    assert shared[1].unshared_parameters == count_parameters(rolled_out[0].layers)
+    assert shared[1].parameters < rolled_out[1].parameters
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"checkpointing": True}, {"residual": {"type": "reversible"}}],
+    ids=["plain", "checkpointing", "reversible"],
+)
+def test_memories_and_choices_are_part_of_the_memory(fields: dict[str, Any]) -> None:
+    layers = [
+        {"attention": {"type": "transformer_xl", "memory": 256}, "feedforward": {"type": "dense"}},
+        {"attention": {"type": "reformer", "chunk": 16}, "feedforward": {"type": "dense"}},
+    ]
+    given = {"width": 32, "layers": layers * 6, "position": "none", **fields}
+    holds(*pair(Architecture.model_validate(given), True, "token"))
+
+
 def holds(net: Transformer, cost: ModelCost) -> None:
     tokens = torch.randint(V, (B, N))
     assert cost.parameters == count_parameters(net)
@@ -68,6 +146,9 @@ def holds(net: Transformer, cost: ModelCost) -> None:
         net(tokens)
     assert cost.peak_memory_mb * 1e6 == pytest.approx(weights + live.peak, rel=0.1)
     net.train()
+    assert cost.training_flops == pytest.approx(
+        count_training_flops(lambda: loss_of(net)), rel=0.01
+    )
     training = 4 * weights + kept(net)
     assert cost.training_memory_mb * 1e6 == pytest.approx(training, rel=0.1)
     net.eval()
@@ -87,7 +168,6 @@ def kept(net: Transformer) -> int:
         alive = live.live + 2 * 4 * out.logits.numel()
         if not (net.arch.checkpointing or net.arch.residual.rebuilds):
             return alive
-        del out
         live.peak = 0
         computed_again = _ComputedAgain(net, live)
         loss.backward()

@@ -177,7 +177,7 @@ def test_parameters_can_force_the_identity() -> None:
     x = torch.randn(B, 64, H * E, dtype=torch.float64)
     q, k, v = sinkhorn._project(x, None)
     valid = torch.ones(P, 4, 16, dtype=torch.float64)
-    order = sinkhorn.sort(torch.stack((q, k)).flatten(1, 2).unflatten(2, (4, 16)), valid)
+    order = sinkhorn.sort(*(t.flatten(0, 1).unflatten(1, (4, 16)) for t in (q, k)), valid)
     eye = torch.eye(4, dtype=torch.float64).expand(P, 4, 4)
     torch.testing.assert_close(order, eye, rtol=0, atol=1e-12)
     # what is seen twice weighs as if seen once
@@ -201,8 +201,8 @@ def test_a_low_temperature_sharpens() -> None:
     def largest(temperature: float) -> float:
         sinkhorn = module(64, False, block=8, temperature=temperature)
         q, k, _ = sinkhorn._project(x, None)
-        blocks = torch.stack((q, k)).flatten(1, 2).unflatten(2, (8, 8))
-        order = sinkhorn.sort(blocks, torch.ones(H, 8, 8, dtype=torch.float64))
+        blocks = (t.flatten(0, 1).unflatten(1, (8, 8)) for t in (q, k))
+        order = sinkhorn.sort(*blocks, torch.ones(H, 8, 8, dtype=torch.float64))
         return order.amax(2).mean().item()
 
     assert largest(0.25) > largest(0.75) > largest(3.0)

@@ -87,6 +87,11 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
+def widen(x: Tensor) -> Tensor:
+    """In at least single precision: half of it spoils long sums, and close calls."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Attention(Mechanism, Generic[S]):
     """Token mixing between a fused projection to queries, keys, values and one back.
 

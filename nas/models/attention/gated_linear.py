@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from nas.models.attention.base import Attention, AttentionSlot, split_heads
+from nas.models.attention.base import Attention, AttentionSlot, split_heads, widen
 from nas.models.positions import Rotation
 from search_spaces.attention.gated_linear import CHUNK, GatedLinearAttention
 
@@ -52,7 +52,7 @@ class GatedLinear(Attention[GatedLinearAttention], spec=GatedLinearAttention):
 
     def _first_state(self, batch_size: int) -> Tensor:
         """S (P, E, E), zeros."""
-        return _widen(self._zeros(batch_size * self.heads, self.head_width, self.head_width))
+        return widen(self._zeros(batch_size * self.heads, self.head_width, self.head_width))
 
     def _continue(
         self, x: Tensor, state: Tensor, rotation: Rotation | None
@@ -67,7 +67,7 @@ class GatedLinear(Attention[GatedLinearAttention], spec=GatedLinearAttention):
         with torch.autocast(x.device.type, enabled=False):
             per_head = *mixed.shape[:2], self.heads, self.head_width
             weight = self.norm_weight.to(mixed.dtype)
-            gated = norm_and_gate(mixed.view(per_head), weight, _widen(swish))
+            gated = norm_and_gate(mixed.view(per_head), weight, widen(swish))
         return gated.to(x.dtype), after
 
     def _recur(
@@ -77,7 +77,7 @@ class GatedLinear(Attention[GatedLinearAttention], spec=GatedLinearAttention):
         qk, v = self._project_densely(x, rotation)
         z = split_heads(self.forget_out(self.forget_in(x)), self.heads).flatten(0, 1)
         with torch.autocast(x.device.type, enabled=False):  # half precision spoils long sums
-            (q, k), v, z = _widen(qk).unbind(), _widen(v), _widen(z)
+            (q, k), v, z = widen(qk).unbind(), widen(v), widen(z)
             if mask is not None:
                 shown = mask.repeat_interleave(self.heads, dim=0).unsqueeze(-1)
                 k, z = k * shown, z.masked_fill(~shown, ALL_KEPT)
@@ -85,10 +85,6 @@ class GatedLinear(Attention[GatedLinearAttention], spec=GatedLinearAttention):
             if not self.causal:
                 mixed = mixed + mix_gated(q, k, v, z, state, self.heads, backwards=True)[0]
             return mixed, after
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def mix_gated(

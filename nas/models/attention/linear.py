@@ -1,19 +1,16 @@
 """Linear attention with elu + 1 features.
 
-Shapes: B batch, N sequence, H heads, P = B·H, E head width, M = E features.
+Shapes: B batch, N sequence, H heads, P = B·H, E head width, M = E features, L span.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from nas.models.attention.kernel import KernelAttention
+from nas.models.attention.kernel import FeatureMap, KernelAttention
 from search_spaces.attention.linear import LinearAttention
 
 
@@ -27,27 +24,35 @@ class Linear(KernelAttention[LinearAttention], spec=LinearAttention):
         """M = E."""
         return self.head_width
 
-    def _features(self, qk: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = _apply(qk).unbind()
+    def _map(self, dtype: torch.dtype) -> FeatureMap:
+        return PositiveElu(self.head_width)
+
+
+class PositiveElu:
+    """elu(x) + 1 written over x: its gradient, exp(x) or 1, is the smaller of the result and 1."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def memory(self, qkv: Tensor) -> Tensor:
+        """That of (B, N, 3, H, E) itself."""
+        return qkv
+
+    def places(self, memory: Tensor, c: slice) -> tuple[Tensor, Tensor]:
+        """Views (B, H, L, E)."""
+        q, k, _ = memory[:, c].permute(2, 0, 3, 1, 4).unbind()
         return q, k
 
+    def make(self, qkv: Tensor, memory: Tensor, c: slice) -> None:
+        """Write features over queries and keys."""
+        x = qkv[:, c, :2]
+        below = x.clamp_max(0).exp_()  # PyTorch's elu is slower, and less exact near 0
+        x.clamp_min_(0).add_(below)
 
-class _PositiveElu(Function):
-    """Elu(x) + 1 written over x: its gradient, exp(x) or 1, is the smaller of the result and 1."""
+    def through_queries(self, d: Tensor, y: Tensor, into: Tensor) -> None:
+        """From the gradient of features y, both (P, L, E), that of queries (B, H, L, E)."""
+        torch.mul(d.view(into.shape), y.clamp_max(1).view(into.shape), out=into)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = functional.elu(x, inplace=True).add_(1)
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        slope: Tensor = y.clamp_max(1)
-        return slope.mul_(grad)
-
-
-_apply: Callable[..., Tensor] = _PositiveElu.apply
+    def through_keys(self, d: Tensor, y: Tensor, x: Tensor, into: Tensor) -> None:
+        """The same for keys, which have been overwritten."""
+        self.through_queries(d, y, into)

@@ -1,20 +1,18 @@
 """FAVOR+: softmax attention by positive orthogonal random features.
 
-Shapes: B batch, N sequence, H heads, P = B·H, E head width, M features.
+Shapes: B batch, N sequence, H heads, P = B·H, E head width, M features,
+L span.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from nas.models.attention.base import AttentionSlot
-from nas.models.attention.kernel import KernelAttention
+from nas.models.attention.kernel import FeatureMap, KernelAttention
 from nas.models.positions import Rotation
 from nas.models.replay import remembered
 from search_spaces.attention.performer import PerformerAttention
@@ -86,38 +84,53 @@ class Performer(KernelAttention[PerformerAttention], spec=PerformerAttention):
         """M."""
         return self.spec.features
 
-    def _features(self, qk: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = qk.unbind()
-        scale = self.head_width**-0.25
-        half = torch.linalg.vecdot(k, k).unsqueeze(-1) * (scale * scale / 2)
-        omega = self.omega.t().to(q.dtype) * scale
-        # a factor common to all features of one query cancels: ‖q‖²/2 is left out, and each query
-        # is held by its own maximum
-        q = q @ omega
-        q = q.sub_(q.detach().amax(dim=-1, keepdim=True)).exp_()
-        # a factor of the keys must be the same for all, and known before any of them: it is 1
-        return q, _apply((k @ omega).sub_(half))
+    def _map(self, dtype: torch.dtype) -> FeatureMap:
+        return PositiveFeatures(self.omega.to(dtype), self.heads)
 
 
-class _BoundedExp(Function):
-    """exp(min(x, LARGEST)) written over x; beyond, the gradient goes on as if without the bound."""
+class PositiveFeatures:
+    """exp(ωᵀx - ‖x‖²/2), but for factors that cancel, with rows ω (M, E) that have no gradient."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp_max_(LARGEST).exp_()
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(y)
-        return y
+    def __init__(self, omega: Tensor, heads: int) -> None:
+        self.number, self.heads = omega.shape[0], heads
+        self.scale = omega.shape[1] ** -0.25  # of queries and keys, so that √E divides products
+        self.rows = omega * self.scale
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        slope: Tensor = grad * y
-        return slope
+    def memory(self, qkv: Tensor) -> Tensor:
+        """Beside (B, N, 3, H, E), memory in which a span's lie together."""
+        B, N, _, H, _ = qkv.shape
+        return qkv.new_empty(N, 2 * B * H * self.number)
 
+    def places(self, memory: Tensor, c: slice) -> tuple[Tensor, Tensor]:
+        """Views (B, H, L, M)."""
+        q, k = memory[c].view(2, -1, self.heads, c.stop - c.start, self.number).unbind()
+        return q, k
 
-_apply: Callable[..., Tensor] = _BoundedExp.apply
+    def make(self, qkv: Tensor, memory: Tensor, c: slice) -> None:
+        """Write a span's features.
+
+        A factor common to all features of one query cancels: ‖q‖²/2 is left out, and each query is
+        held by its own maximum. A factor of the keys must be the same for all, and known before any
+        of them: it is 1. Beyond the bound the gradient goes on as if without it.
+        """
+        x = qkv[:, c, :2].permute(2, 0, 3, 1, 4).reshape(-1, qkv.shape[-1])
+        y = memory[c].view(-1, self.number)
+        torch.mm(x, self.rows.mT, out=y)
+        q, k = y.chunk(2)
+        q.sub_(q.amax(dim=-1, keepdim=True))
+        half = torch.linalg.vector_norm(x.chunk(2)[1], dim=-1, keepdim=True).square_()
+        k.sub_(half, alpha=self.scale**2 / 2).clamp_max_(LARGEST)
+        y.exp_()
+
+    def through_queries(self, d: Tensor, y: Tensor, into: Tensor) -> None:
+        """From the gradient of features y, both (P, L, M), that of queries (B, H, L, E)."""
+        into.copy_(torch.matmul(d.mul_(y), self.rows).view(into.shape))
+
+    def through_keys(self, d: Tensor, y: Tensor, x: Tensor, into: Tensor) -> None:
+        """The same for keys x (B, H, L, E)."""
+        self.through_queries(d, y, into)
+        common = d.sum(dim=-1).view(*x.shape[:3], 1)  # by now of exponents
+        into.addcmul_(common, x, value=-(self.scale**2))
 
 
 def redraw_seed(first: int, draw: int) -> int:

@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from nas.models.attention.base import Attention, AttentionSlot
+from nas.models.attention.base import Attention, AttentionSlot, widen
 from nas.models.positions import Rotation, rotate
 from nas.models.replay import remembered
 from search_spaces.attention.reformer import Layout, ReformerAttention, factors, layout
@@ -53,7 +53,7 @@ class Reformer(Attention[ReformerAttention], spec=ReformerAttention):
         with torch.autocast(x.device.type, enabled=False):
             # not in half precision: its rounding would send tokens to other buckets
             qk = functional.linear(x.to(w_qk.dtype), w_qk).view(B, N, self.heads, -1)
-            qk = _widen(qk if rotation is None else rotate(qk, rotation))
+            qk = widen(qk if rotation is None else rotate(qk, rotation))
         v = functional.linear(x, w_v)
         with torch.autocast(x.device.type, enabled=False):
             buckets = remembered(lambda: self._buckets(qk.detach()))
@@ -62,7 +62,7 @@ class Reformer(Attention[ReformerAttention], spec=ReformerAttention):
                 buckets = buckets.masked_fill(~mask.unsqueeze(-1), count)
                 count += 1
             cut = layout(N, self.spec.chunk, count, self.causal)
-            mixed = mix_hashed(qk, _widen(v).view(qk.shape), buckets, cut)
+            mixed = mix_hashed(qk, widen(v).view(qk.shape), buckets, cut)
         return mixed.to(v.dtype)
 
     def _buckets(self, qk: Tensor) -> Tensor:
@@ -81,10 +81,6 @@ class Reformer(Attention[ReformerAttention], spec=ReformerAttention):
                 bucket.mul_(size).add_(nearest.add_(opposite).squeeze(-1))
             rounds.append(bucket.to(torch.int32))
         return torch.stack(rounds)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _inverse_length(x: Tensor) -> Tensor:
@@ -162,33 +158,30 @@ class _MixHashed(Function):
     ) -> Tensor:
         B, N, H, E = qk.shape
         out = v.new_empty(B, N, H, E)
-        total = v.new_empty(B, N, H, 1)  # log-sum-exp over all that a query sees
+        # log-sum-exp over what a query sees in each round
+        totals = v.new_empty(slots.shape[0], B, N, H, 1)
         tiles = _Sorted(qk, v, slots, codes, cut)
         mixed_by_slot = torch.empty_like(tiles.q)
         for rows in tiles.groups():
-            mixed, most, mass = v.new_zeros(rows.size, E), None, v.new_zeros(rows.size, 1)
-            for r in range(slots.shape[0]):
+            mixed, total = v.new_zeros(rows.size, E), v.new_full((rows.size, 1), HIDDEN)
+            for r, its_totals in enumerate(totals):
                 tiles.load(r, rows)
-                its_most, its_mass = tiles.mix(mixed_by_slot)
-                highest = its_most if most is None else torch.maximum(most, its_most)
-                if most is not None:
-                    old = _exp(most.sub_(highest))
-                    mixed.mul_(old)
-                    mass.mul_(old)
-                new = _exp(its_most - highest)
-                mixed.addcmul_(tiles.unsort(mixed_by_slot), new)
-                mass.addcmul_(its_mass, new)
-                most = highest
-            tiles.write(mixed.div_(mass), out)
-            tiles.write(mass.log_().add_(torch.as_tensor(most)), total)
-        ctx.save_for_backward(qk, v, slots, codes, out, total)
+                its_total = tiles.mix(mixed_by_slot)
+                tiles.write(its_total, its_totals)
+                both = torch.logaddexp(total, its_total)
+                mixed.mul_(_exp(total.sub_(both)))
+                mixed.addcmul_(tiles.unsort(mixed_by_slot), _exp(its_total.sub_(both)))
+                total = both
+            tiles.write(mixed, out)
+        ctx.save_for_backward(qk, v, slots, codes, out, totals)
         ctx.cut = cut
         return out.flatten(2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qk, v, slots, codes, out, total = ctx.saved_tensors
+        qk, v, slots, codes, out, totals = ctx.saved_tensors
+        shares = _exp(totals - totals.logsumexp(dim=0))  # of a round in what a query gets
         grad = grad.reshape(out.shape).contiguous()
         # Σ_j p_j dp_j = Σ_e o_e do_e: the softmax's own correction, without its weights
         correction = torch.linalg.vecdot(grad, out).unsqueeze(-1)
@@ -199,8 +192,9 @@ class _MixHashed(Function):
             into_qk, into_v = v.new_zeros(2, rows.size, v.shape[-1]).unbind()
             for r in range(slots.shape[0]):
                 tiles.load(r, rows)
-                tiles.sort(grad, g)
-                tiles.unmix(g, tiles.sort(total), tiles.sort(correction), d_q, d_k, d_w)
+                share = tiles.sort(shares[r]).mul_(tiles.filled)
+                tiles.sort(grad, g)[: share.shape[0]].mul_(share)
+                tiles.unmix(g, tiles.sort(correction).mul_(share), d_q, d_k, d_w)
                 into_qk += tiles.unsort(d_q)
                 into_v += tiles.unsort(d_w[ctx.cut.size :])
             tiles.write(into_qk, d_qk)
@@ -266,7 +260,7 @@ class _Sorted:
         self.rows, self.T = rows, (rows.stop - rows.start) * cut.chunks
         row = torch.arange(rows.stop - rows.start, device=device).unsqueeze(1)
         self.slot = (self.slots[r, here] + row * cut.slots).flatten()
-        # an empty slot repeats the first token, and its codes let it neither see nor be seen
+        # an empty slot repeats the first token, and nobody sees it
         tokens = self.slot.new_zeros(self.T * C)
         tokens[self.slot] = torch.arange(rows.size, device=device)
         p, n = tokens // self.N + rows.start, tokens % self.N
@@ -274,12 +268,20 @@ class _Sorted:
         apart = row * (cut.chunks + 2 * cut.buckets)
         code = (self.codes[r, here] + apart).flatten().to(self.q.dtype)
         ours = code.new_full((self.T * C,), -8).scatter_(0, self.slot, code)
-        theirs = code.new_full((self.T * C + C,), -4)
-        theirs[C:].scatter_(0, self.slot, code)
-        self.seen = [(ours, theirs)]
+        self.filled = (ours >= 0).to(ours.dtype).unsqueeze(1)
+        if cut.causal:
+            # all tokens of a chunk share a bucket, and empty slots come last
+            step = ours[::C].diff(prepend=ours.new_full((1,), -8))
+            self.begins = ((step != 1) * HIDDEN).view(-1, 1, 1)
+        else:
+            theirs = code.new_full((self.T * C + C,), -4)
+            theirs[C:].scatter_(0, self.slot, code)
+            self.now = ours, theirs
+        self.earlier = []
         for earlier in self.codes[:r, here]:
             at = earlier.flatten().index_select(0, tokens).to(self.q.dtype)
-            self.seen.append((at, functional.pad(at, (C, 0), value=-4)))
+            # codes of queries and keys that meet differ by ± 1/2, others by more
+            self.earlier.append((at - 0.5, functional.pad(at, (C, 0), value=-4)))
         self.sort(self.source, self.q)
         q, k = self.q[: self.T * C], self.k[C : C + self.T * C]
         self.inverse = _inverse_length(q)
@@ -287,7 +289,7 @@ class _Sorted:
         self.sort(self.values, self.v[C:])
 
     def sort(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Rows of a contiguous (B, N, H, ·) in the order of slots, (T·C, ·)."""
+        """Rows of a contiguous (B, N, H, ·) in the order of slots, (T·C, ·) or the first of out."""
         x = x.view(-1, x.shape[-1])
         if out is None:
             return x.index_select(0, self.tokens)
@@ -304,21 +306,22 @@ class _Sorted:
             b, h = divmod(self.rows.start + i, self.H)
             out[b, :, h] = part
 
-    def mix(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Write Σ exp(s - max s)·v to ``out`` (T·C, E); max s and Σ exp(s - max s) of tokens."""
+    def mix(self, out: Tensor) -> Tensor:
+        """Write the means of values to ``out`` (T·C, E); log-sum-exp of the scores of tokens."""
         C = self.cut.size
         mixed, values = self._chunks(out), self._windows(self.v).transpose(1, 2)
-        most, mass = out.new_empty(2, self.T, C, 1).unbind()
+        total, largest = out.new_empty(2, self.T, C, 1).unbind()
         for part in self._slices():
             scores = self._scores(part)
-            torch.amax(scores, dim=-1, keepdim=True, out=most[part])
-            weights = _exp(scores.sub_(most[part]))
-            torch.sum(weights, dim=-1, keepdim=True, out=mass[part])
+            torch.amax(scores, dim=-1, keepdim=True, out=total[part])
+            weights = self._weights(scores)
+            torch.amax(weights, dim=-1, keepdim=True, out=largest[part])
             torch.bmm(weights, values[part], out=mixed[part])
-        return self.unsort(most.view(-1, 1)), self.unsort(mass.view(-1, 1))
+        # the largest weight is exp(most - total)
+        return self.unsort(total.sub_(largest.log_()).view(-1, 1))
 
     def unmix(
-        self, grad: Tensor, total: Tensor, correction: Tensor, d_q: Tensor, d_k: Tensor, d_v: Tensor
+        self, grad: Tensor, correction: Tensor, d_q: Tensor, d_k: Tensor, d_v: Tensor
     ) -> None:
         """Write the gradients of queries to ``d_q`` (T·C, E), of values to ``d_v`` (C + T·C, E).
 
@@ -327,19 +330,25 @@ class _Sorted:
         C = self.cut.size
         d_k.zero_()
         d_v.zero_()
-        g, total, correction, q, into = map(self._chunks, (grad, total, correction, self.q, d_q))
+        g, correction, q, into = map(self._chunks, (grad, correction, self.q, d_q))
         keys, values = self._windows(self.k).transpose(1, 2), self._windows(self.v)
+        pairs = grad.new_empty(self.tile.shape[1], 2 * C, grad.shape[-1])
         for part in self._slices():
-            weights = _exp(self._scores(part).sub_(total[part]))
-            d = self.tile[1, : weights.shape[0]]
-            self._add(d_v, part, torch.bmm(weights.transpose(1, 2), g[part]))
-            torch.baddbmm(correction[part], g[part], values[part], beta=-1, out=d).mul_(weights)
+            scores = self._scores(part)
+            weights, both = self._weights(scores), pairs[: scores.shape[0]]
+            self._add(d_v, part, torch.bmm(weights.transpose(1, 2), g[part], out=both))
+            d = torch.baddbmm(correction[part], g[part], values[part], beta=-1, out=scores)
+            d.mul_(weights)
             torch.bmm(d, keys[part], out=into[part])
-            self._add(d_k, part, torch.bmm(d.transpose(1, 2), q[part]))
+            self._add(d_k, part, torch.bmm(d.transpose(1, 2), q[part], out=both))
         k, d_k, d_q = (t[: self.T * C] for t in (self.k[C:], d_k[C:], d_q))
         # through k = q / √(|q|² + ε²)
         along = torch.linalg.vecdot(k, d_k).unsqueeze(-1)
         d_q.add_(d_k.addcmul_(k, along, value=-1).mul_(self.inverse))
+
+    def _weights(self, scores: Tensor) -> Tensor:
+        """Softmax weights (t, C, 2C)."""
+        return torch.softmax(scores, dim=-1, out=self.tile[1, : scores.shape[0]])
 
     def _slices(self) -> Iterator[slice]:
         step = self.cut.slice(self.T)
@@ -353,19 +362,25 @@ class _Sorted:
         torch.baddbmm(
             self.bias, self._chunks(self.q)[part], self._windows(self.k)[part], out=scores
         )
-        for i, (ours, theirs) in enumerate(self.seen):
+        if self.cut.causal:
+            scores[:, :, :C].add_(self.begins[part])
+        else:
             # codes differ by d; d(d - 1) is 0 if d is 0 or 1, else at least 2
-            q, k = ours.view(self.T, C, 1)[part], theirs.unfold(0, 2 * C, C)[part].unsqueeze(1)
-            torch.sub(q, k, out=by)
-            if i == 0:
-                scores.addcmul_(by, by - 1, value=UNSEEN)
-            elif i == 1:
-                torch.mul(by, by - 1, out=met)
-            else:
-                torch.minimum(met, by.mul_(by - 1), out=met)
-        if len(self.seen) > 1:
-            scores.add_(met.clamp_max_(1).sub_(1), alpha=-UNSEEN)
+            q, k = self._codes(*self.now, part)
+            scores.addcmul_(torch.sub(q, k, out=by), torch.sub(q - 1, k, out=met), value=UNSEEN)
+        for i, codes in enumerate(self.earlier):
+            d = torch.sub(*self._codes(*codes, part), out=by if i else met)
+            d.mul_(d)
+            if i:
+                torch.minimum(met, d, out=met)
+        if self.earlier:  # 1/4 if they met, else at least 9/4
+            scores.add_(met.clamp_max_(1.25).sub_(1.25), alpha=-UNSEEN)
         return scores
+
+    def _codes(self, ours: Tensor, theirs: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """Those of queries (t, C, 1) and of keys (t, 1, 2C)."""
+        C = self.cut.size
+        return ours.view(self.T, C, 1)[part], theirs.unfold(0, 2 * C, C)[part].unsqueeze(1)
 
     def _chunks(self, rows: Tensor) -> Tensor:
         """The first T·C rows, (T, C, ·)."""

@@ -16,7 +16,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from nas.models.attention.base import Attention, AttentionSlot, split_heads
+from nas.models.attention.base import Attention, AttentionSlot, split_heads, widen
 from nas.models.positions import Rotation
 from search_spaces.attention.sinkhorn import SinkhornAttention, together
 from search_spaces.errors import InvalidInput, Problem
@@ -49,21 +49,22 @@ class Sinkhorn(Attention[SinkhornAttention], spec=SinkhornAttention):
         dtype = v.dtype
         with torch.autocast(x.device.type, enabled=False):
             valid = self._valid(mask, N, size, qk)
-            qk = _blocks(_widen(qk), size)
-            v = _blocks(_widen(v), size)
+            qk = _blocks(widen(qk), size)
+            v = _blocks(widen(v), size)
             if mask is not None:
                 qk, v = qk * valid.unsqueeze(-1), v * valid.unsqueeze(-1)
-            order = self.sort(qk, valid)
-            mixed = mix_sorted(qk[0], qk[1], v, order, valid, Cut(N, self.heads, self.causal))
+            q, k = qk.unbind()  # once: the gradients of parts of it are filled up with zeros
+            order = self.sort(q, k, valid)
+            mixed = mix_sorted(q, k, v, order, valid, Cut(N, self.heads, self.causal))
         return mixed.to(dtype)
 
-    def sort(self, qk: Tensor, valid: Tensor) -> Tensor:
-        """The balanced matrix (P, n, n) of queries and keys (2, P, n, C, E), 0 where not valid.
+    def sort(self, q: Tensor, k: Tensor, valid: Tensor) -> Tensor:
+        """The balanced matrix (P, n, n) of queries and keys (P, n, C, E), 0 where not valid.
 
         valid (P, n, C): 1 for valid tokens, else 0.
         """
-        n = qk.shape[2]
-        means = torch.stack((self._mean_queries(qk[0], valid), _mean(qk[1].sum(2), valid.sum(2))))
+        n = q.shape[1]
+        means = torch.stack((self._mean_queries(q, valid), _mean(k.sum(2), valid.sum(2))))
         places = self.places[:, :, :n].to(means.dtype)
         means = means.view(2, -1, self.heads, n, self.head_width) + places.unsqueeze(1)
         q, k = means.flatten(1, 2).unbind()
@@ -92,10 +93,6 @@ class Sinkhorn(Attention[SinkhornAttention], spec=SinkhornAttention):
             return functional.pad(rows, (0, -N % size)).view(rows.shape[0], -1, size)
         rows = functional.pad(like.new_ones(1, N, dtype=dtype), (0, -N % size))
         return rows.view(1, -1, size).expand(like.shape[1], -1, -1)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _blocks(x: Tensor, size: int) -> Tensor:

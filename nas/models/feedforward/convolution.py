@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import Unsupported
+from nas.models.attention.base import key_mask
 from nas.models.feedforward.base import FeedForward, FeedForwardSlot
 from nas.models.norms import build_norm
 from search_spaces.feedforward.convolution import ENTRY_TAPS, ConvolutionFeedForward
@@ -132,7 +133,8 @@ class Convolution(FeedForward[ConvolutionFeedForward], spec=ConvolutionFeedForwa
         if isinstance(self.branches, EncoderBranches):
             y: Tensor = self.branches(x, mask)
             return y
-        y, _ = self.branches(x, mask, self.branches.first_past(x.shape[0]))
+        seen = key_mask(mask, causal=True)
+        y, _ = self.branches(x, seen, self.branches.first_past(x.shape[0]))
         return y
 
     def last_projections(self) -> tuple[nn.Linear, ...]:

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import Unsupported
+from nas.models.attention.base import widen
 from nas.models.feedforward.base import FeedForward, FeedForwardSlot
 from nas.models.feedforward.dense import Dense
 from nas.models.replay import remembered
 from search_spaces.feedforward.dense import DenseFeedForward
-from search_spaces.feedforward.mixture import MixtureFeedForward
-
-LEAST_ROWS = 16
-"""Matrix products of fewer rows are computed in another order, so that how many tokens follow
-would move the last bits of those before: causal blocks fill up to this many."""
+from search_spaces.feedforward.mixture import MixtureFeedForward, row_multiple
 
 
 class Routing(NamedTuple):
@@ -86,10 +83,9 @@ class Mixture(FeedForward[MixtureFeedForward], spec=MixtureFeedForward):
 
     def _route(self, x: Tensor, mask: Tensor | None, seen: Tensor | None) -> Routing:
         """First come, first served, within each sequence."""
-        # in at least fp32, whatever the rest is in: close calls would go another way
-        wide = torch.promote_types(x.dtype, torch.float32)
+        # whatever precision the rest is in: close calls would go another way
         with torch.autocast(x.device.type, enabled=False):
-            logits = functional.linear(x.to(wide), self.router.weight.to(wide))
+            logits = functional.linear(widen(x), widen(self.router.weight))
         weights = logits.softmax(dim=-1)
         expert = remembered(lambda: logits.argmax(dim=-1))
         hits = expert.unsqueeze(-1) == torch.arange(self.spec.experts, device=x.device)
@@ -122,9 +118,9 @@ class Mixture(FeedForward[MixtureFeedForward], spec=MixtureFeedForward):
         order = key.argsort(stable=True)[: sum(sizes)]
         rows = order % B * N + order // B
         flat = x.reshape(B * N, -1)
-        least = LEAST_ROWS if self.causal and N > 1 else 0
+        multiple = row_multiple(N, self.causal)
         parts = [
-            _on_rows(expert, flat, taken, least)
+            _on_rows(expert, flat, taken, multiple)
             for expert, taken in zip(self._experts(), torch.split(rows, sizes), strict=True)
         ]
         # back by gathering: each token finds its row, and those that nobody took a row of zeros
@@ -152,10 +148,10 @@ def _gate(routing: Routing) -> Tensor:
     return routing.weights.gather(2, routing.expert.unsqueeze(-1)).squeeze(-1)
 
 
-def _on_rows(expert: Dense, flat: Tensor, rows: Tensor, least: int) -> Tensor:
+def _on_rows(expert: Dense, flat: Tensor, rows: Tensor, multiple: int) -> Tensor:
     """An expert's outputs for some rows of (B · N, D)."""
     x = flat.index_select(0, rows)
-    if len(rows) and len(rows) < least:
-        x = functional.pad(x, (0, 0, 0, least - len(rows)))
+    if lacking := -len(rows) % multiple:
+        x = functional.pad(x, (0, 0, 0, lacking))
     y: Tensor = expert(x)
     return y[: len(rows)]

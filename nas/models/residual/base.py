@@ -22,10 +22,14 @@ from search_spaces.residual.base import ResidualSpec
 
 
 class Context(NamedTuple):
-    """What a layer sees beside the stream: the mask (B, N), True = valid, rotary angles, and the
-    memory (B, M, D) of the segments before."""
+    """What a layer sees beside the stream: rotary angles, the memory (B, M, D) of the segments
+    before, and twice the mask (B, N), True = valid.
+
+    mask: None where all are valid.  key_mask: None too where no query could see a padded key.
+    """
 
     mask: Tensor | None = None
+    key_mask: Tensor | None = None
     rotation: Rotation | None = None
     memory: Tensor | None = None
 
@@ -106,7 +110,7 @@ class ResidualLayer(Mechanism):
 
     def mix(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
         """What the first block adds, (B, N, D), and its memory after the segment."""
-        mask, rotation, memory = context
+        _, mask, rotation, memory = context
         normed = self.attention_norm(x)
         if self.attention.memory_size == 0:
             return self._dropped(self.attention(normed, mask, rotation)), None
