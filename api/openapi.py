@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,21 +35,23 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Give the application its document, made when first asked for."""
+    """Give the application its document, made when first asked for, and once."""
+    making = threading.Lock()  # it takes half a second: twelve requests at once would take six
 
     def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _finished(
-                get_openapi(
-                    title=app.title,
-                    version=app.version,
-                    summary=app.summary,
-                    description=app.description,
-                    routes=app.routes,
-                    tags=TAGS,
+        with making:
+            if app.openapi_schema is None:
+                app.openapi_schema = _finished(
+                    get_openapi(
+                        title=app.title,
+                        version=app.version,
+                        summary=app.summary,
+                        description=app.description,
+                        routes=app.routes,
+                        tags=TAGS,
+                    )
                 )
-            )
-        return app.openapi_schema
+            return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way
 

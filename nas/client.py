@@ -15,7 +15,9 @@ from httpx_sse import EventSource
 from pydantic import BaseModel, ValidationError
 
 from nas.atomic import replacing
+from nas.catalogue.tasks import DataKind
 from nas.errors import NasError
+from nas.reports import TrustReport
 from nas.schemas import (
     Dataset,
     DatasetPage,
@@ -228,6 +230,10 @@ class Client:
         query |= _front_query(objectives, max, min, fidelity, verified)
         return self._value(TaskFront, "GET", "/v1/pareto", params=query)
 
+    def report(self, job_id: str) -> TrustReport:
+        """What the job's numbers are worth, with warnings in words."""
+        return self._value(TrustReport, "GET", f"/v1/jobs/{_part(job_id)}/report")
+
     # exports
 
     def export(self, job_id: str, trial: str = "knee", format: str = "config") -> Export:  # noqa: A002
@@ -262,14 +268,17 @@ class Client:
 
     # data sets
 
-    def add_dataset(self, name: str, path: Path) -> Dataset:
-        """Upload a text file under a name, as a stream."""
+    def add_dataset(self, name: str, path: Path, kind: DataKind = "text") -> Dataset:
+        """Upload a file under a name, as a stream.
+
+        kind: ``labelled`` for JSON lines, CSV or Parquet with the columns text and label.
+        """
         with path.open("rb") as file:
             return self._value(
                 Dataset,
                 "POST",
                 "/v1/datasets",
-                params={"name": name},
+                params={"name": name, "kind": kind},
                 content=iter(lambda: file.read(CHUNK_BYTES), b""),
                 headers={
                     "Content-Type": "application/octet-stream",

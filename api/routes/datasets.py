@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.dependencies import TheSettings, UseCases
 from api.errors import DocumentTooLarge
 from api.openapi import problems
+from nas.catalogue.tasks import DataKind
 from nas.schemas import Dataset, DatasetPage
 
 UPLOAD = {
@@ -38,10 +39,15 @@ async def add(
     settings: TheSettings,
     name: DatasetName,
     response: Response,
+    kind: DataKind = "text",
 ) -> Dataset:
-    """Upload a text as the raw body; it is stored as it arrives."""
+    """Upload data as the raw body; they are stored as they arrive.
+
+    Of kind `text` any bytes; of kind `labelled` JSON lines, CSV or Parquet with the columns `text`
+    and `label`.
+    """
     chunks = _chunks(request.stream(), settings.max_upload_bytes)
-    dataset, created = await run_in_threadpool(jobs.add_dataset, name, chunks)
+    dataset, created = await run_in_threadpool(jobs.add_dataset, name, chunks, kind)
     if not created:
         response.status_code = status.HTTP_200_OK
     response.headers["Location"] = f"/v1/datasets/{name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -15,8 +15,15 @@ BYTES = 256
 DIGITS_PIXELS = 64
 LISTOPS_TOKENS = 16  # 10 digits, 4 operators, the closing bracket, padding
 PYTHON_SOURCE = "python-source"
+PYTHON_PACKAGES = ("asyncio", "email", "importlib", "multiprocessing", "unittest", "xml")
+"""Of the standard library, on every machine, of many files."""
 HELD_OUT_SEQUENCES = 4  # that each held-out part of a text must hold, at least
 HELD_OUT_BYTES = 1 << 22  # and this is enough for it, however long the text
+
+
+DataKind: TypeAlias = Literal["text", "labelled"]
+"""Bytes of a text, or rows of a text and its label."""
+DatasetName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,32 @@ class TaskShape:
     causal: bool
     head: Literal["token", "pooled"]
 
+    @property
+    def decodes(self) -> bool:
+        """Whether models for it answer token by token, so that they have a state and a step."""
+        return self.causal and self.head == "token"
+
 
 class TaskConfig(Value):
     """A task with its settings. ``nas/tasks/<name>.py`` builds its data."""
 
     title: ClassVar[str]
     description: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "expected_depth")
-    """What each rung measures."""
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "expected_depth", "expected_flops")
+    """What each rung measures, the costly ones where the job names them."""
+    data_kind: ClassVar[DataKind | None] = None
+    """Which uploaded data it takes."""
 
     name: str
+
+    @property
+    def uploaded(self) -> str | None:
+        """The uploaded data set that it needs, by name."""
+        return None
+
+    def minimum_bytes(self) -> int:
+        """The least that an uploaded data set must hold."""
+        return 1
 
     def shape(self) -> TaskShape:
         """Vocabulary, outputs, length, causal or not, head."""
@@ -53,10 +76,18 @@ class TextLM(TaskConfig):
         "Byte-level next-token prediction over a text: python-source (the standard library's own "
         "source, present on every machine) or a data set that you uploaded."
     )
+    metrics: ClassVar[tuple[str, ...]] = (*TaskConfig.metrics, "effective_context")
+
+    data_kind: ClassVar[DataKind | None] = "text"
 
     name: Literal["text_lm"] = "text_lm"
-    dataset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = PYTHON_SOURCE
+    dataset: DatasetName = PYTHON_SOURCE
     sequence_length: Annotated[int, Field(ge=16, le=65536)] = 512
+
+    @property
+    def uploaded(self) -> str | None:
+        """The uploaded data set that it needs, by name."""
+        return None if self.dataset == PYTHON_SOURCE else self.dataset
 
     def shape(self) -> TaskShape:
         """What its model takes and gives."""
@@ -73,6 +104,40 @@ class TextLM(TaskConfig):
     def minimum_bytes(self) -> int:
         """The least text that can be split: a shorter one is refused."""
         return 10 * self.held_out_minimum()
+
+
+class TextClassification(TaskConfig):
+    """Classification of texts, byte by byte."""
+
+    title: ClassVar[str] = "Text classification"
+    description: ClassVar[str] = (
+        "The label of a text, read as bytes: of python-source, which package of the standard "
+        "library a piece of source comes from, or of a labelled data set that you uploaded (JSON "
+        "lines, CSV or Parquet with the columns text and label)."
+    )
+    data_kind: ClassVar[DataKind | None] = "labelled"
+
+    name: Literal["text_classification"] = "text_classification"
+    dataset: DatasetName = PYTHON_SOURCE
+    classes: Annotated[int, Field(ge=2, le=1024)] = len(PYTHON_PACKAGES)
+    sequence_length: Annotated[int, Field(ge=16, le=65536)] = 512
+
+    @model_validator(mode="after")
+    def _the_source_has_its_packages(self) -> Self:
+        if self.uploaded is None and self.classes != len(PYTHON_PACKAGES):
+            allowed = (str(len(PYTHON_PACKAGES)),)
+            message = f"{PYTHON_SOURCE} has {len(PYTHON_PACKAGES)} labels"
+            raise refusal("classes", Problem("/classes", message, allowed))
+        return self
+
+    @property
+    def uploaded(self) -> str | None:
+        """The uploaded data set that it needs, by name."""
+        return None if self.dataset == PYTHON_SOURCE else self.dataset
+
+    def shape(self) -> TaskShape:
+        """What its model takes and gives."""
+        return TaskShape(BYTES + 1, self.classes, self.sequence_length, causal=False, head="pooled")
 
 
 class ImageClassification(TaskConfig):
@@ -216,13 +281,27 @@ class NoisyRecall(GeneratedTaskConfig):
 
 TASKS: dict[str, type[TaskConfig]] = {
     t.model_fields["name"].default: t
-    for t in (TextLM, ImageClassification, ListOps, Mqar, SelectiveCopying, NoisyRecall)
+    for t in (
+        TextLM,
+        TextClassification,
+        ImageClassification,
+        ListOps,
+        Mqar,
+        SelectiveCopying,
+        NoisyRecall,
+    )
 }
 
 if TYPE_CHECKING:
     AnyTask = TaskConfig
 else:
     AnyTask = Annotated[
-        TextLM | ImageClassification | ListOps | Mqar | SelectiveCopying | NoisyRecall,
+        TextLM
+        | TextClassification
+        | ImageClassification
+        | ListOps
+        | Mqar
+        | SelectiveCopying
+        | NoisyRecall,
         Field(discriminator="name"),
     ]

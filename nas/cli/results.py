@@ -169,13 +169,12 @@ def export(
 
 def _own_data(config: Path) -> str:
     """What to add to a `nas train`, which knows no service, for data that were uploaded to one."""
-    from nas.catalogue.tasks import PYTHON_SOURCE, TextLM
     from nas.export import read_config
 
-    task = read_config(config).task
-    if not isinstance(task, TextLM) or task.dataset == PYTHON_SOURCE:
+    uploaded = read_config(config).task.uploaded
+    if uploaded is None:
         return ""
-    return f" --data FILE\nFILE is the text that was uploaded as {task.dataset}"
+    return f" --data FILE\nFILE is what was uploaded as {uploaded}"
 
 
 def _wait(client: Client, export: Export) -> Export:
@@ -293,9 +292,11 @@ def _values(trial: Trial, metrics: Sequence[str]) -> list[str]:
 
 
 def _interval(trial: Trial) -> str:
-    """Mean and range over fresh seeds."""
+    """Mean over fresh seeds and its interval, where there is one."""
     seeds = (trial.verified or {}).get("loss")
-    if not seeds:
+    if seeds is None:
         return ""
-    low, high = short("loss", seeds["low"]), short("loss", seeds["high"])
-    return f"{short('loss', seeds['mean'])} ({low}–{high})"
+    mean = short("loss", seeds.mean)
+    if seeds.low is None or seeds.high is None:
+        return mean
+    return f"{mean} ({short('loss', seeds.low)}–{short('loss', seeds.high)})"

@@ -11,13 +11,17 @@ from typing import Any, TypeAlias
 
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.spaces import default_space, space_names
-from nas.catalogue.tasks import PYTHON_SOURCE, TextLM
+from nas.catalogue.tasks import PYTHON_SOURCE, TASKS, TaskConfig
 from nas.schemas import Constraint, JobRequest
+from nas.store.records import DatasetRecord
 from search_spaces import SearchSpace, SpaceDefinition, load_space
 from search_spaces.errors import InvalidInput, Problem, pointer
 
-Sizes: TypeAlias = Mapping[str, int]
-"""The uploaded data sets and their bytes."""
+OF_DECODING = ("decoding_memory_mb", "step_latency_ms")
+"""Metrics that encoders do not have."""
+
+Uploads: TypeAlias = Mapping[str, DatasetRecord]
+"""The uploaded data sets by name."""
 
 
 @dataclass(frozen=True)
@@ -36,29 +40,21 @@ def digest(request: JobRequest) -> str:
     return hashlib.sha256(document.encode()).hexdigest()
 
 
-def resolve(request: JobRequest, sizes: Sizes) -> Submission:
+def resolve(request: JobRequest, uploads: Uploads) -> Submission:
     """Check a request against the catalogue and the data sets, and pin its space.
 
     Raises:
         InvalidInput: with every problem that it has.
     """
     space, found = _space(request)
-    found += _unusable(request, sizes)
+    found += _unusable(request, uploads)
     if space is None or found:
         raise InvalidInput(found)
     document = request.model_dump(mode="json")
     label = f"{space.name}@{space.version}"
     definition = space.definition.model_dump(mode="json")
     document["space"] = definition if isinstance(request.space, SpaceDefinition) else label
-    return Submission(document, label, definition, uploaded_dataset(request))
-
-
-def uploaded_dataset(request: JobRequest) -> str | None:
-    """The uploaded data set that a job needs, by name."""
-    task = request.task
-    if isinstance(task, TextLM) and task.dataset != PYTHON_SOURCE:
-        return task.dataset
-    return None
+    return Submission(document, label, definition, request.task.uploaded)
 
 
 def bound_problems(bounds: Iterable[tuple[str, Constraint]]) -> Iterator[Problem]:
@@ -88,12 +84,13 @@ def objective_problems(objectives: Iterable[str], measured: Iterable[str]) -> It
         seen.add(name)
 
 
-def _unusable(request: JobRequest, sizes: Sizes) -> list[Problem]:
+def _unusable(request: JobRequest, uploads: Uploads) -> list[Problem]:
     task = request.task
+    unknown = () if task.shape().decodes else OF_DECODING
     measured = tuple(
         name
         for name, metric in METRICS.items()
-        if metric.searchable and (metric.cost or name in task.metrics)
+        if metric.searchable and name not in unknown and (metric.cost or name in task.metrics)
     )
     problems = list(objective_problems(request.objectives, measured))
     problems += bound_problems(
@@ -115,8 +112,8 @@ def _unusable(request: JobRequest, sizes: Sizes) -> list[Problem]:
     bounds = request.budget.model_dump()
     if all(bound is None for bound in bounds.values()):
         problems.append(Problem("/budget", "a budget needs a bound", tuple(bounds)))
-    if isinstance(task, TextLM):
-        problems += _unusable_text(task, sizes)
+    problems += (problem.under("/task") for problem in _unusable_data(task, uploads))
+    problems += _unusable_elsewhere(request, uploads)
     problems += (
         Problem(pointer(where), "must be a finite number")
         for where in _infinite(request.model_dump())
@@ -124,21 +121,36 @@ def _unusable(request: JobRequest, sizes: Sizes) -> list[Problem]:
     return problems
 
 
-def _unusable_text(task: TextLM, sizes: Sizes) -> Iterator[Problem]:
-    if task.dataset == PYTHON_SOURCE:
+def _unusable_elsewhere(request: JobRequest, uploads: Uploads) -> Iterator[Problem]:
+    """What is wrong with the other tasks that verification is to train on."""
+    own = request.task.uploaded
+    for i, task in enumerate(request.verification.also):
+        where = f"/verification/also/{i}"
+        if task.uploaded in (None, own):
+            yield from (problem.under(where) for problem in _unusable_data(task, uploads))
+        else:  # a job holds one data set, which cannot be removed while it is needed
+            message = f"verification takes no uploaded data but the job's own, not {task.uploaded}"
+            yield Problem(f"{where}/dataset", message, (PYTHON_SOURCE, *((own,) if own else ())))
+
+
+def _unusable_data(task: TaskConfig, uploads: Uploads) -> Iterator[Problem]:
+    name = task.uploaded
+    if name is None:
         return
-    size = sizes.get(task.dataset)
-    if size is None:
-        yield Problem(
-            "/task/dataset",
-            f"there is no data set {task.dataset}",
-            (PYTHON_SOURCE, *sorted(sizes)),
+    fitting = [n for n, data in sorted(uploads.items()) if data.kind == task.data_kind]
+    data = uploads.get(name)
+    if data is None or data.kind != task.data_kind:
+        message = (
+            f"there is no data set {name}"
+            if data is None
+            else f"{task.name} needs {task.data_kind} data, and {name} is {data.kind}"
         )
-    elif size < task.minimum_bytes():
+        yield Problem("/dataset", message, (PYTHON_SOURCE, *fitting))
+    elif data.bytes < task.minimum_bytes():
         yield Problem(
-            "/task/dataset",
-            f"data set {task.dataset} has {size} bytes; sequences of {task.sequence_length} need "
-            f"at least {task.minimum_bytes()}",
+            "/dataset",
+            f"data set {name} has {data.bytes} bytes; {task.name} with these settings needs at "
+            f"least {task.minimum_bytes()}",
         )
 
 
@@ -152,7 +164,15 @@ def _space(request: JobRequest) -> tuple[SearchSpace | None, list[Problem]]:
     except InvalidInput as error:
         return None, [problem.under("/space") for problem in error.problems]
     if space.causal or not causal:  # what can be causal can be bidirectional as well
-        return space, []
+        return space, [
+            Problem(
+                f"/verification/also/{i}/name",
+                f"{space.name} is a bidirectional space and {task.name} a causal task",
+                _bidirectional_tasks(),
+            )
+            for i, task in enumerate(request.verification.also)
+            if task.shape().causal and not space.causal
+        ]
     where = "/space/causal" if isinstance(wanted, SpaceDefinition) else "/space"
     return space, [
         Problem(
@@ -161,6 +181,14 @@ def _space(request: JobRequest) -> tuple[SearchSpace | None, list[Problem]]:
             space_names(causal),
         )
     ]
+
+
+def _bidirectional_tasks() -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, kind in TASKS.items()
+        if not kind.model_validate({"name": name}).shape().causal
+    )
 
 
 def _infinite(document: Any, where: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:

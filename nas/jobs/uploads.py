@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas import labelled
+from nas.catalogue.tasks import DataKind
 from nas.errors import StorageFailed
 from search_spaces.errors import InvalidInput, Problem
 
@@ -27,6 +29,18 @@ class Upload:
         target = folder / self.sha256
         if not target.exists():
             os.replace(self.path, target)
+
+
+def check_content(path: Path, kind: DataKind) -> None:
+    """Refuse what no task could read.
+
+    Raises:
+        InvalidInput: rows that cannot be used, with their lines.
+    """
+    # Parquet is read by the workers: what reads it has no place in a light service
+    if kind == "labelled" and labelled.format_of(path) != "parquet":
+        for _ in labelled.read(path, "/file"):
+            pass
 
 
 @contextmanager

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nas import schemas
+from nas import reports, schemas
 from nas.catalogue.metrics import METRICS
-from nas.catalogue.tasks import PYTHON_SOURCE
+from nas.catalogue.tasks import PYTHON_SOURCE, DataKind
 from nas.errors import Conflict, NotFound
 from nas.jobs import documents, fronts, submission
 from nas.jobs.fronts import Fidelities
 from nas.jobs.pricing import profile
+from nas.jobs.report import trust_report
 from nas.jobs.task_front import task_front
-from nas.jobs.uploads import received
+from nas.jobs.uploads import check_content, received
 from nas.settings import Settings
 from nas.states import ExportState, JobState, TrialState
 from nas.store import (
@@ -70,10 +71,10 @@ class Jobs:
         key = idempotency_key and hashlib.sha256(idempotency_key.encode()).hexdigest()
         with self._store.read() as session:
             known = job_rows.known_submission(session, request.project, key, asked)
-            sizes = {data.name: data.bytes for data in datasets.page(session)}
+            uploads = {data.name: data for data in datasets.page(session)}
         if known is not None:
             return self.get(known.id), False
-        resolved = submission.resolve(request, sizes)
+        resolved = submission.resolve(request, uploads)
         with self._store.write() as session:
             if resolved.dataset is not None:
                 datasets.hold(session, resolved.dataset)
@@ -246,6 +247,10 @@ class Jobs:
             fidelity=fidelity,
         )
 
+    def report(self, job_id: str) -> reports.TrustReport:
+        """What the job's numbers are worth."""
+        return trust_report(self._store, job_id)
+
     # --- exports ------------------------------------------------------------------------------
 
     def request_export(
@@ -292,12 +297,15 @@ class Jobs:
 
     # --- data sets ----------------------------------------------------------------------------
 
-    def add_dataset(self, name: str, chunks: Iterable[bytes]) -> tuple[schemas.Dataset, bool]:
+    def add_dataset(
+        self, name: str, chunks: Iterable[bytes], kind: DataKind = "text"
+    ) -> tuple[schemas.Dataset, bool]:
         """Take in a data set, or give the one of the same name and content (False).
 
         Raises:
-            InvalidInput: a name that cannot be used, no data or too much of it.
-            Conflict: the name stands for other content.
+            InvalidInput: a name that cannot be used, no data or too much of it, or rows that cannot
+                be used.
+            Conflict: the name stands for other content, or for another kind of it.
         """
         if name == PYTHON_SOURCE or not DATASET_NAME.fullmatch(name):
             raise InvalidInput(
@@ -305,9 +313,10 @@ class Jobs:
             )
         folder = self._settings.datasets
         with received(folder, chunks, self._settings.max_upload_bytes) as upload:
+            check_content(upload.path, kind)
             with self._store.write() as session:
                 record, created = datasets.add(
-                    session, name=name, kind="text", sha256=upload.sha256, size=upload.size
+                    session, name=name, kind=kind, sha256=upload.sha256, size=upload.size
                 )
                 # before the commit: a row never points to a file that is not there
                 upload.settle(folder)

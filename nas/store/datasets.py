@@ -18,13 +18,14 @@ def add(
     """A data set of this content, new, or the one that is there (False).
 
     Raises:
-        Conflict: the name stands for other content.
+        Conflict: the name stands for other content, or for another kind of it.
     """
     _lock(session)
     row = session.get(DatasetRow, name)
     if row is not None:
-        if row.sha256 != sha256:
-            raise Conflict(f"data set {name} is there with other content: delete it first")
+        if (row.sha256, row.kind) != (sha256, kind):
+            other = "content" if row.sha256 != sha256 else "kind"
+            raise Conflict(f"data set {name} is there with another {other}: delete it first")
         return _to_record(row), False
     row = DatasetRow(name=name, kind=kind, sha256=sha256, bytes=size, created_at=clock.now(session))
     session.add(row)

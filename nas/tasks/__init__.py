@@ -13,6 +13,7 @@ from nas.tasks import (
     mqar,
     noisy_recall,
     selective_copying,
+    text_classification,
     text_lm,
 )
 from nas.tasks.base import Batch, Task
@@ -21,6 +22,7 @@ __all__ = ["BUILDERS", "Batch", "Task", "build_task"]
 
 BUILDERS: Mapping[str, Callable[[Any, Path | None, Path], Task]] = {
     "text_lm": text_lm.build,
+    "text_classification": text_classification.build,
     "image_classification": image_classification.build,
     "listops": listops.build,
     "mqar": mqar.build,

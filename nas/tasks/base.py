@@ -18,6 +18,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from nas.catalogue.tasks import TaskConfig, TaskShape
 
@@ -39,6 +40,18 @@ class Batch:
         """The same batch on a device."""
         mask = None if self.mask is None else self.mask.to(device)
         return Batch(self.tokens.to(device), self.targets.to(device), mask)
+
+    def filled(self, batch_size: int, length: int) -> Batch:
+        """A batch of just this size: its rows again where it has fewer, padding where shorter."""
+        rows = torch.arange(batch_size, device=self.tokens.device) % self.tokens.shape[0]
+        missing = length - self.tokens.shape[1]
+        targets = self.targets[rows]
+        if not missing:
+            return Batch(self.tokens[rows], targets, None if self.mask is None else self.mask[rows])
+        valid = torch.ones_like(self.tokens, dtype=torch.bool) if self.mask is None else self.mask
+        if targets.dim() == 2:
+            targets = pad(targets, (0, missing), value=IGNORED)
+        return Batch(pad(self.tokens[rows], (0, missing)), targets, pad(valid[rows], (0, missing)))
 
 
 class Task(Protocol):

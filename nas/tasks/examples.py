@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,13 +26,13 @@ PAD_TO = 32
 class Examples:
     """Sequences of different lengths laid end to end.
 
-    tokens: uint8, all sequences.  bounds: (n + 1,), where each begins and the last ends.
+    tokens: all sequences.  bounds: (n + 1,), where each begins and the last ends.
     targets: (n,) classes.
     """
 
-    tokens: NDArray[np.uint8]
+    tokens: NDArray[np.unsignedinteger[Any]]
     bounds: NDArray[np.int64]
-    targets: NDArray[np.uint8]
+    targets: NDArray[np.unsignedinteger[Any]]
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -9,14 +9,12 @@ A training sequence starts anywhere in the training part; held-out sequences do 
 Models that remember the segment before read each part in lanes instead (``nas.tasks.streams``).
 
 ``python-source`` is the standard library's own source. It is split by file, so that no file is in
-two parts. Its test folders are left out, since some distributions do not install them, and so are
-the files that record how the interpreter was built.
+two parts.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from nas.atomic import replacing
 from nas.catalogue.tasks import BYTES, PYTHON_SOURCE, TextLM
 from nas.errors import DataUnavailable
 from nas.tasks.base import Batch, HeldOut
+from nas.tasks.python_source import source_files
 from nas.tasks.sampling import frequency_loss, spread_batches
 from nas.tasks.streams import StreamBatch, evaluation_segments, training_segments
 from search_spaces.errors import InvalidInput, Problem
@@ -41,10 +40,6 @@ Bytes = NDArray[np.uint8]
 SPLIT_REVISION = 1
 """Part of the data hash: raised when the same bytes are split in another way."""
 
-LEFT_OUT = frozenset(
-    {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
-)
-BUILD_RECORDS = ("_sysconfigdata",)
 END_OF_FILE = b"\0"  # a byte that Python source cannot hold
 HELD_OUT_PERCENT = 5
 CHUNK = 1 << 24
@@ -143,7 +138,7 @@ def _user_text(config: TextLM, path: Path) -> tuple[Bytes, Parts]:
 
 def _python_source(config: TextLM, cache: Path) -> tuple[Bytes, Parts]:
     root = Path(sysconfig.get_path("stdlib"))
-    groups = _split_files(_source_files(root))
+    groups = _split_files(source_files(root))
     bounds = np.cumsum([0, *(sum(size + len(END_OF_FILE) for _, size in g) for g in groups)])
     target = cache / f"{PYTHON_SOURCE}-{_listing_key(root, groups)}.bin"
     try:
@@ -163,20 +158,6 @@ def _python_source(config: TextLM, cache: Path) -> tuple[Bytes, Parts]:
             f"the source under {root} is too little for sequences of {config.sequence_length}"
         )
     return text, Parts(train, validation, test)
-
-
-def _source_files(root: Path) -> list[tuple[str, int]]:
-    """Relative path and size of each source file, sorted."""
-    found: list[tuple[str, int]] = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in LEFT_OUT]
-        for name in files:
-            if name.endswith(".py") and not name.startswith(BUILD_RECORDS):
-                path = Path(folder, name)
-                found.append((path.relative_to(root).as_posix(), path.stat().st_size))
-    if not found:
-        raise DataUnavailable(f"there is no Python source under {root}; use a data set instead")
-    return sorted(found)
 
 
 def _split_files(files: list[tuple[str, int]]) -> tuple[list[tuple[str, int]], ...]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from fastapi.testclient import TestClient
+from httpx import Response
 
 from nas.settings import Settings
 
@@ -57,3 +58,21 @@ def test_the_list_is_paged(client: TestClient) -> None:
 def test_nothing_is_no_data_set(client: TestClient, settings: Settings) -> None:
     assert add(client, "empty", b"") == 422
     assert list(settings.datasets.iterdir()) == []
+
+
+def test_labelled_rows_are_checked_and_their_faults_told_by_line(client: TestClient) -> None:
+    def post(content: str) -> Response:
+        query = {"name": "films", "kind": "labelled"}
+        return client.post("/v1/datasets", params=query, content=content.encode())
+
+    faults = post("text,label\na,good\n,bad\nc,\n").json()["errors"]
+    assert [error["message"] for error in faults] == [
+        "line 3: the text is empty",
+        "line 4: the label is neither a word nor a whole number",
+    ]
+    assert client.get("/v1/datasets").json()["items"] == []
+    assert post("text,label\na,good\nb,bad\n").json()["kind"] == "labelled"
+    text = client.post("/v1/datasets", params={"name": "words"}, content=TEXT)
+    assert text.json()["kind"] == "text"
+    other = client.post("/v1/datasets", params={"name": "x", "kind": "pictures"}, content=b"x")
+    assert other.status_code == 422

@@ -25,3 +25,13 @@ def test_data_that_cannot_be_read_are_refused(nas: Any, tmp_path: Path) -> None:
 
 def test_bad_names_are_refused(nas: Any) -> None:
     assert "name" in nas.refused("data", "add", __file__, "--name", "../up")
+
+
+def test_labelled_data_say_how_a_job_uses_them(nas: Any, tmp_path: Path) -> None:
+    file = tmp_path / "films.csv"
+    file.write_text("text,label\na fine film,good\n")
+    said = nas("data", "add", str(file), "--name", "films", "--kind", "labelled").stdout
+    assert "name: text_classification, dataset: films" in said
+    file.write_text("text,mark\na fine film,good\n")
+    refused = nas.refused("data", "add", str(file), "--name", "marks", "--kind", "labelled")
+    assert "line 1: the header has no label" in refused

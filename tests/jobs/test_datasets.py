@@ -80,3 +80,16 @@ def test_no_data_or_too_much_is_refused(
         service.add_dataset("mine", chunks)
     assert service.datasets().items == []
     assert list(service_settings.datasets.iterdir()) == []
+
+
+def test_rows_are_checked_as_they_come_in(service: Jobs, service_settings: Settings) -> None:
+    good = b'{"text": "a fine film", "label": "good"}\n'
+    added, _ = service.add_dataset("films", [good * 3], kind="labelled")
+    assert added.kind == "labelled"
+    with pytest.raises(InvalidInput) as refused:
+        service.add_dataset("others", [good, b'{"text": "no label"}\n'], kind="labelled")
+    (problem,) = refused.value.problems
+    assert (problem.pointer, problem.message) == ("/file", "line 2: no label")
+    assert [file.name for file in service_settings.datasets.iterdir()] == [added.sha256]
+    with pytest.raises(Conflict, match="another kind"):
+        service.add_dataset("films", [good * 3])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from nas.jobs.submission import digest, resolve
 from nas.schemas import JobRequest
+from nas.store.records import DatasetRecord
 from search_spaces import load_space
 from search_spaces.errors import InvalidInput
 
@@ -19,9 +21,15 @@ def _request(**changes: Any) -> JobRequest:
     return JobRequest.model_validate({"task": TEXT, **changes})
 
 
-def _pointers(sizes: dict[str, int] | None = None, **changes: Any) -> dict[str, tuple[str, ...]]:
+def _upload(size: int, kind: str = "text") -> DatasetRecord:
+    return DatasetRecord("mine", kind, "0" * 64, size, datetime.now(UTC))
+
+
+def _pointers(
+    uploads: dict[str, DatasetRecord] | None = None, **changes: Any
+) -> dict[str, tuple[str, ...]]:
     with pytest.raises(InvalidInput) as refused:
-        resolve(_request(**changes), sizes or {})
+        resolve(_request(**changes), uploads or {})
     return {problem.pointer: problem.allowed for problem in refused.value.problems}
 
 
@@ -55,7 +63,7 @@ def test_a_definition_is_stored_as_it_is() -> None:
 
 def test_every_problem_is_named_at_once() -> None:
     found = _pointers(
-        {"mine": 10**6},
+        {"mine": _upload(10**6)},
         task={"name": "text_lm", "dataset": "yours"},
         space="efficient-encoder",
         objectives=["loss", "beauty", "loss"],
@@ -106,9 +114,9 @@ def test_what_can_be_causal_may_be_searched_for_a_bidirectional_task(space: str)
 def test_a_text_must_be_long_enough_for_its_sequences(size: int, enough: bool) -> None:
     task = {"name": "text_lm", "dataset": "mine", "sequence_length": 512}
     if enough:
-        assert resolve(_request(task=task), {"mine": size}).dataset == "mine"
+        assert resolve(_request(task=task), {"mine": _upload(size)}).dataset == "mine"
     else:
-        assert set(_pointers({"mine": size}, task=task)) == {"/task/dataset"}
+        assert set(_pointers({"mine": _upload(size)}, task=task)) == {"/task/dataset"}
 
 
 def test_the_built_in_text_is_no_upload() -> None:
@@ -119,3 +127,40 @@ def test_equal_requests_have_equal_digests() -> None:
     assert digest(_request()) == digest(_request(seed=0, name="search"))
     assert digest(_request()) != digest(_request(seed=1))
     assert digest(_request(space="efficient-lm")) != digest(_request())
+
+
+def test_a_task_takes_data_of_its_own_kind() -> None:
+    uploads = {"words": _upload(10**6), "rows": _upload(10**6, "labelled")}
+    for task, allowed in (("text_lm", "words"), ("text_classification", "rows")):
+        assert resolve(_request(task={"name": task, "dataset": allowed}), uploads).dataset
+        (other,) = uploads.keys() - {allowed}
+        refused = _pointers(uploads, task={"name": task, "dataset": other})
+        assert refused == {"/task/dataset": ("python-source", allowed)}
+
+
+def test_encoders_have_no_decoding_step() -> None:
+    named = {
+        "objectives": ["loss", "step_latency_ms"],
+        "constraints": [{"metric": "decoding_memory_mb", "max": 1.0}],
+    }
+    assert resolve(_request(**named), {}).request["objectives"] == ["loss", "step_latency_ms"]
+    found = _pointers(task=DIGITS, **named)
+    assert found.keys() == {"/objectives/1", "/constraints/0/metric"}
+    for allowed in found.values():
+        assert {"latency_ms", "throughput"} <= set(allowed)
+        assert not {"step_latency_ms", "decoding_memory_mb"} & set(allowed)
+
+
+def test_verification_goes_to_other_tasks_that_fit_the_space() -> None:
+    lists, mine = {"name": "listops"}, {**TEXT, "dataset": "mine"}
+    assert list(_pointers(verification={"also": [lists, mine]})) == ["/verification/also/1/dataset"]
+    own = {"mine": _upload(1_000_000)}
+    elsewhere = {"task": mine, "verification": {"also": [{**mine, "sequence_length": 60_000}]}}
+    assert list(_pointers(own, **elsewhere)) == ["/verification/also/0/dataset"]  # it is too short
+    encoders = {"task": lists, "space": "survey-encoder", "verification": {"also": [DIGITS, TEXT]}}
+    (where, allowed), *more = _pointers(**encoders).items()
+    assert (where, more) == ("/verification/also/1/name", [])
+    assert "listops" in allowed
+    assert "text_lm" not in allowed
+    kept = resolve(_request(verification={"also": [lists]}), {}).request["verification"]
+    assert kept["also"][0]["name"] == "listops"

@@ -10,6 +10,7 @@ import torch
 from nas.catalogue.tasks import TextLM
 from nas.errors import DataUnavailable
 from nas.tasks import build_task, text_lm
+from nas.tasks.python_source import source_files
 from nas.tasks.text_lm import TextTask
 from search_spaces.errors import InvalidInput
 
@@ -141,7 +142,7 @@ def test_no_source_file_is_in_two_parts_and_shares_are_kept() -> None:
 
 def test_the_source_leaves_out_tests_packages_and_build_records() -> None:
     root = Path(sysconfig.get_path("stdlib"))
-    names = [name for name, _ in text_lm._source_files(root)]
+    names = [name for name, _ in source_files(root)]
     assert "json/decoder.py" in names
     assert not [n for n in names if "/tests/" in f"/{n}" or "site-packages" in n]
     assert not [n for n in names if n.startswith(("test/", "_sysconfigdata"))]
