@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from nas.catalogue.metrics import METRICS
-from nas.catalogue.strategies import AnyStrategy, Nsga2
-from nas.catalogue.tasks import AnyTask
+from nas.catalogue.strategies import AnyStrategy, ParetoSearch
+from nas.catalogue.tasks import AnyTask, DataKind
 from nas.states import ExportState, JobState, TrialState
 from search_spaces.architecture import Architecture
 from search_spaces.space import SpaceDefinition
@@ -78,10 +78,17 @@ class Budget(Value):
 
 
 class Verification(Value):
-    """How many members of the front are trained again, with how many fresh seeds (0: none)."""
+    """How many members of the front are trained again, with how many fresh seeds (0: none).
+
+    The best homogeneous architecture comes on top. ``share`` bounds what it costs, as a part of
+    what the search has cost. On each of the tasks in ``also`` the members are trained once, which
+    tells whether that task ranks them alike.
+    """
 
     members: Annotated[int, Field(ge=0, le=100)] = 5
     seeds: Annotated[int, Field(ge=0, le=10)] = 2
+    share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    also: Annotated[tuple[AnyTask, ...], Field(max_length=3)] = ()
 
 
 class Resources(Value):
@@ -106,7 +113,7 @@ class JobRequest(Value):
         "parameters",
     )
     constraints: Annotated[tuple[Constraint, ...], Field(max_length=20)] = ()
-    strategy: AnyStrategy = Nsga2()
+    strategy: AnyStrategy = ParetoSearch()
     training: TrainingRecipe = TrainingRecipe()
     fidelity: Fidelity = Fidelity()
     budget: Budget = Budget(trials=48)
@@ -114,6 +121,11 @@ class JobRequest(Value):
     resources: Resources = Resources()
     reuse: bool = True
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+    @property
+    def named_metrics(self) -> frozenset[str]:
+        """What it optimises or bounds: what every result must have."""
+        return frozenset((*self.objectives, *(bound.metric for bound in self.constraints)))
 
 
 # --- requests -----------------------------------------------------------------------------------
@@ -179,14 +191,20 @@ class Progress(Response):
 
 
 class Bill(Response):
-    """What a job has cost so far; energy is an estimate from core-seconds unless ``measured``."""
+    """What a job has cost so far, verification included.
+
+    Energy is ``measured`` by the machine's counters, ``estimated`` from core-seconds where there
+    are none, or partly so. Devices are GPUs for jobs that take any, else cores.
+    """
 
     core_seconds: float
     search_core_seconds: float
     verification_core_seconds: float
+    device_seconds: float = 0.0
     energy_kwh: float
-    energy_source: Literal["estimated", "measured"]
+    energy_source: Literal["estimated", "measured", "partly measured"]
     co2_kg: float
+    co2_kg_per_kwh: float = 0.0
     money: float
     currency: str
 
@@ -216,8 +234,24 @@ class CurvePoint(Response):
     metrics: dict[str, float]
 
 
+class Interval(Response):
+    """A mean of n repetitions and its 95 % interval, whose spread is pooled over a job's members.
+
+    ``low`` and ``high`` are null where nothing was repeated.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
 class Trial(Response):
-    """One architecture in one job. ``rung`` is the last one finished, ``fidelity`` its fraction."""
+    """One architecture in one job. ``rung`` is the last one finished, ``fidelity`` its fraction.
+
+    ``verified`` is of fresh seeds on the validation split, its latency of rounds in which all
+    verified members ran; ``tested`` is of the same seeds on the test split.
+    """
 
     id: str
     job: str
@@ -230,7 +264,8 @@ class Trial(Response):
     fidelity: float
     state: TrialState
     error: str | None
-    verified: dict[str, dict[str, float]] | None
+    verified: dict[str, Interval] | None
+    tested: dict[str, Interval] | None = None
     seed: int
     created_at: datetime
     finished_at: datetime | None
@@ -292,7 +327,7 @@ class Dataset(Response):
     """A user's own data, found by name and by the SHA-256 of its content."""
 
     name: str
-    kind: Literal["text"]
+    kind: DataKind
     sha256: str
     bytes: int
     created_at: datetime
@@ -305,10 +340,32 @@ class DatasetPage(Response):
     next: str | None
 
 
+class LatencyError(Response):
+    """How far predictions of a metric hold, tested on whole models that the fit had not seen.
+
+    ``relative_error``: the mean. Nine of ten measurements lie between ``low`` and ``high`` times
+    what is predicted.
+    """
+
+    relative_error: float
+    low: float
+    high: float
+
+
+class LatencySource(Response):
+    """What predicted latencies are of. ``alone``: whether nothing else ran on the device while it
+    was measured. ``errors``: by metric."""
+
+    device: str
+    alone: bool
+    errors: dict[str, LatencyError]
+
+
 class ProfileResponse(Response):
     """Costs by metric name, in the order of the request; latency where a device table exists."""
 
     items: list[dict[str, float]]
+    latency: LatencySource | None = None
 
 
 class Event(Response):

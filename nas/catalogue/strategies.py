@@ -30,7 +30,7 @@ class ParetoSearch(StrategyConfig):
     name: Literal["pareto"] = "pareto"
     startup_trials: Annotated[int, Field(ge=2, le=1000)] = 6
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.1
-    pool_size: Annotated[int, Field(ge=16, le=10_000)] = 768
+    pool_size: Annotated[int, Field(ge=16, le=10_000)] = 512
 
 
 class Nsga2(StrategyConfig):
@@ -63,6 +63,17 @@ class Tpe(StrategyConfig):
     startup_trials: Annotated[int, Field(ge=1, le=1000)] = 10
 
 
+class RegularizedEvolution(StrategyConfig):
+    """Evolution in which the oldest die: the best of some of the latest has a mutated child."""
+
+    title: ClassVar[str] = "Regularised evolution"
+    citation: ClassVar[str] = "Real et al. 2019, arXiv:1802.01548; So et al. 2019, arXiv:1901.11117"
+
+    name: Literal["regularized_evolution"] = "regularized_evolution"
+    population_size: Annotated[int, Field(ge=2, le=1000)] = 24
+    sample_size: Annotated[int, Field(ge=1, le=1000)] = 6
+
+
 class Homogeneous(StrategyConfig):
     """The grid of architectures with the same block in every layer, in random order."""
 
@@ -73,12 +84,14 @@ class Homogeneous(StrategyConfig):
 
 
 STRATEGIES: dict[str, type[StrategyConfig]] = {
-    s.model_fields["name"].default: s for s in (ParetoSearch, Nsga2, RandomSearch, Tpe, Homogeneous)
+    s.model_fields["name"].default: s
+    for s in (ParetoSearch, Nsga2, RegularizedEvolution, RandomSearch, Tpe, Homogeneous)
 }
 
 if TYPE_CHECKING:
     AnyStrategy = StrategyConfig
 else:
     AnyStrategy = Annotated[
-        ParetoSearch | Nsga2 | RandomSearch | Tpe | Homogeneous, Field(discriminator="name")
+        ParetoSearch | Nsga2 | RegularizedEvolution | RandomSearch | Tpe | Homogeneous,
+        Field(discriminator="name"),
     ]

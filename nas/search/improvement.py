@@ -19,7 +19,7 @@ from scipy.special import ndtr
 
 from nas.search.pareto import Floats, front
 
-MAX_CELLS = 20_000
+MAX_CELLS = 1_024
 """Beyond so many the costs are grouped: only fronts of several costs come that far."""
 AT_ONCE = 4_000_000
 """Cells times candidates that are held in memory together."""
@@ -81,9 +81,10 @@ class Grid:
             part = slice(start, start + step)
             cells = gain[part][:, where.ravel()].reshape(-1, *where.shape)
             for length in reversed(lengths):  # contracts the last cost each time
-                shape = (len(length[part]), *(1,) * (cells.ndim - 2), length.shape[1])
-                cells = (cells * length[part].reshape(shape)).sum(axis=-1)
-            result[part] = cells
+                column = length[part].reshape(len(cells), *(1,) * (cells.ndim - 3), -1, 1)
+                cells = (cells if cells.ndim > 2 else cells[:, None]) @ column
+                cells = cells[..., 0]
+            result[part] = cells[:, 0]
         return result
 
 

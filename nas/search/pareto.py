@@ -26,6 +26,27 @@ def front(points: ArrayLike) -> Indices:
     return members.astype(np.intp)
 
 
+def front_beyond(points: ArrayLike, half_widths: ArrayLike) -> Indices:
+    """Indices, ascending, of the rows of (n, m) means that none dominates beyond its interval.
+
+    half_widths (n, m): of the intervals of the means, 0 of exact values, infinite where unknown.
+    One row dominates another if it is nowhere worse by more than the interval of their difference,
+    √(a² + b²), and somewhere better by more; where that is unknown nothing dominates. Members that
+    dominate one another in a circle all stay.
+    """
+    rows, known = _rows(points)
+    widths = np.asarray(half_widths, dtype=np.float64).reshape(-1, rows.shape[1])[known]
+    count = len(rows)
+    beaten = np.zeros((count, count), dtype=np.bool_)
+    for row in range(count):
+        margin = np.hypot(widths, widths[row])
+        with np.errstate(over="ignore"):
+            not_worse = (rows[row] <= rows + margin) & np.isfinite(margin)
+            beaten[row] = not_worse.all(axis=1) & (rows[row] < rows - margin).any(axis=1)
+    reached = _closure(beaten)
+    return known[~(reached & ~reached.T).any(axis=0)].astype(np.intp)
+
+
 def ranks(points: ArrayLike) -> Indices:
     """Non-dominated rank of each row of (n, m) points: 0 is the front, 1 the front of the rest, …
 
@@ -172,6 +193,17 @@ class Scale:
         # a metric that never varies still has to map to finite numbers
         span = (high - low) or 1.0
         return (high, -span) if self.maximize else (low, span)
+
+
+def _closure(relation: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The transitive closure of an (n, n) relation, by squaring."""
+    reached = relation
+    while True:
+        steps = reached.astype(np.float32)
+        further = reached | (steps @ steps > 0)
+        if (further == reached).all():
+            return reached
+        reached = further
 
 
 def _length(points: ArrayLike) -> int:

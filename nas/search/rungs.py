@@ -15,6 +15,16 @@ from nas.search.objectives import Constraint, Metrics, Objectives
 from nas.search.standings import K, Standings
 
 
+def is_audited(trial: K, share: float, seed: int) -> bool:
+    """Whether a trial is drawn for the audit, of which this share is.
+
+    Drawn from the seed and the key alone, so that no result can influence it, and so that it is
+    known ever after.
+    """
+    digest = hashlib.sha256(f"{seed}:{trial}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
 class Rungs(Generic[K]):
     """Trials by key (all numbers or all strings) on a ladder of rungs, 0 the lowest.
 
@@ -78,12 +88,8 @@ class Rungs(Generic[K]):
         self._end(trial)
 
     def is_audited(self, trial: K) -> bool:
-        """Whether it is one of the share that is promoted to the top whatever its rank.
-
-        Drawn from the seed and the key alone, so that no result can influence it.
-        """
-        digest = hashlib.sha256(f"{self._seed}:{trial}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") < self._audit * 2**64
+        """Whether it is one of the share that is promoted to the top whatever its rank."""
+        return is_audited(trial, self._audit, self._seed)
 
     def next_promotion(self) -> tuple[K, int] | None:
         """The trial to promote now and the rung to train it to, or None.

@@ -162,7 +162,7 @@ def test_the_seed_decides(name: str, space: Space) -> None:
 def test_rebuilt_from_rows_it_goes_on_as_if_nothing_had_happened(
     name: str, space: Space, order: str
 ) -> None:
-    options = {"startup_trials": 4} if name == "tpe" else {}
+    options = {"tpe": {"startup_trials": 4}}.get(name, {})
     original = create(name, space, seed=1, **options)
     told = live(original, space, 20)
     rows = original.candidates
@@ -244,9 +244,9 @@ def test_a_small_space_of_transformers_is_asked_completely(name: str) -> None:
             "feedforward": {"type": "dense", "ratio": 1},
         }
     )
-    strategy = create(name, space)
     expected = len(list(space.homogeneous())) if name == "homogeneous" else space.size()
     assert 10 < expected < 200
+    strategy = create(name, space)
     for _ in range(expected):
         strategy.tell(strategy.ask(), {"loss": 1.0})
     with pytest.raises(SpaceExhausted):

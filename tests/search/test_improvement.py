@@ -22,7 +22,10 @@ def gain(quality: np.ndarray, costs: np.ndarray, reference: np.ndarray, row: np.
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
-def test_a_certain_quality_gains_what_the_hypervolume_gains(m: int) -> None:
+def test_a_certain_quality_gains_what_the_hypervolume_gains(
+    m: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(improvement, "MAX_CELLS", 20_000)
     quality, costs, reference = drawn(9, m, seed=m)
     candidates = np.random.default_rng(7).random((30, 1 + m)) * 1.2
     grid = Grid.of(quality, costs, reference)

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nas.search.pareto import Scale, epsilon_net_order, front, hypervolume, knee, ranks, spread
+from nas.search.pareto import (
+    Scale,
+    epsilon_net_order,
+    front,
+    front_beyond,
+    hypervolume,
+    knee,
+    ranks,
+    spread,
+)
 
 points = st.integers(1, 5).flatmap(
     lambda m: arrays(
@@ -131,6 +140,43 @@ def test_scale_there_and_back(scale: Scale) -> None:
     assert scale.original(scale.scaled(values)) == pytest.approx(values)
     assert isinstance(scale.original(scale.scaled(scale.low)), float)
     assert Scale.from_dict(scale.to_dict()) == scale
+
+
+@given(points)
+def test_beyond_no_interval_it_is_the_front(rows: np.ndarray) -> None:
+    assert front_beyond(rows, np.zeros_like(rows)).tolist() == front(rows).tolist()
+
+
+@given(points, st.sampled_from([0.5, 1.0, 2.0]))
+def test_intervals_leave_no_front_empty_and_only_add_to_it(rows: np.ndarray, half: float) -> None:
+    widths = np.full_like(rows, half)
+    found = set(front_beyond(rows, widths).tolist())
+    assert bool(found) == bool(len(front(rows)))
+    # the best in an objective by more than the interval is beaten by nobody
+    known = [i for i, row in enumerate(rows) if not np.isnan(row).any()]
+    for column in rows.T if len(rows) else ():
+        ordered = sorted(known, key=lambda i: column[i])
+        ahead = len(ordered) > 1 and column[ordered[1]] > column[ordered[0]] + half * 2**0.5
+        assert not ahead or ordered[0] in found
+    assert front_beyond(rows, np.full_like(rows, np.inf)).tolist() == known
+
+
+def test_dominance_holds_only_beyond_the_interval() -> None:
+    losses, half = [[1.0, 5.0], [1.1, 5.0], [1.3, 5.0]], [[0.1, 0.0]] * 3
+    # √2 · 0.1 is less than 0.3 and more than 0.1
+    assert front_beyond(losses, half).tolist() == [0, 1]
+    # what is cheaper wins where the losses cannot be told apart, but not where they can
+    assert front_beyond([[1.0, 6.0], [1.1, 5.0]], half[:2]).tolist() == [1]
+    assert front_beyond([[1.0, 6.0], [1.2, 5.0]], half[:2]).tolist() == [0, 1]
+    # an unknown spread decides nothing
+    assert front_beyond([[1.0, 5.0], [9.0, 9.0]], [[0.1, 0.0], [np.inf, 0.0]]).tolist() == [0, 1]
+
+
+def test_members_that_beat_one_another_in_a_circle_all_stay() -> None:
+    circle = [[0.0, 0.9, 1.8], [1.8, 0.0, 0.9], [0.9, 1.8, 0.0]]
+    half = np.full((4, 3), 2**-0.5)  # differences of up to 1 are none
+    assert front_beyond(circle, half[:3]).tolist() == [0, 1, 2]
+    assert front_beyond([*circle, [5.0, 5.0, 5.0]], half).tolist() == [0, 1, 2]
 
 
 def test_scale_of_what_never_varies_and_of_what_has_no_logarithm() -> None:

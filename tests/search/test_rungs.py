@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nas.search.pareto import front
-from nas.search.rungs import Rungs
+from nas.search.rungs import Rungs, is_audited
 
 STEPS = (30, 90, 270)
 Metrics = dict[str, float]
@@ -164,6 +164,7 @@ def test_the_audited_share_is_drawn_from_seed_and_key_alone() -> None:
     one, same, other = (rungs(audit=0.5, seed=seed) for seed in (1, 1, 2))
     draws = [[made.is_audited(t) for t in range(64)] for made in (one, same, other)]
     assert draws[0] == draws[1] != draws[2]
+    assert draws[0] == [is_audited(t, 0.5, 1) for t in range(64)]
 
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 4, 7, 10, 27, 48])

@@ -50,6 +50,8 @@ def median_hypervolume(name: str) -> float:
     return statistics.median(volumes)
 
 
-@pytest.mark.parametrize("name", ["nsga2", "tpe"])
+# not regularised evolution, which in so few asks is no better than chance here: its population is
+# replaced hardly three times
+@pytest.mark.parametrize("name", ["nsga2", "tpe", "pareto"])
 def test_learning_beats_chance(name: str) -> None:
     assert median_hypervolume(name) > 1.05 * median_hypervolume("random")

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from nas.search import Strategy, create_strategy
-from nas.search.strategies import tpe
+from nas.search.strategies.tpe import Tpe
 from search_spaces import load_space
 
 SPACE = load_space("efficient-lm")
@@ -78,7 +78,7 @@ def test_invalid_draws_are_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in names:
         if name.endswith(".attention"):
             wanted[name] = names[name].index("linformer")
-    monkeypatch.setattr(tpe._Study, "draw", lambda self, sampler: wanted)
+    monkeypatch.setattr(Tpe, "_draw", lambda self, study: wanted)
     candidate = strategy.ask()
     assert ENCODERS.contains(candidate.architecture)
     held = ENCODERS.decisions(candidate.architecture)

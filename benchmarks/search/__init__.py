@@ -1,0 +1,1 @@
+"""Strategies replayed on published tables, where every architecture has been trained already."""
