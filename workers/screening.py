@@ -46,14 +46,25 @@ def screen(
         "loss": Scale(low=0.0, high=trivial_loss, log=False, maximize=False),
         "accuracy": Scale(low=0.0, high=1.0, log=False, maximize=True),
         "expected_depth": Scale(low=0.0, high=max(depths), log=False, maximize=False),
+        "expected_flops": _spanning(
+            "expected_flops", [price[name] for price in priced for name in ("flops_low", "flops")]
+        ),
+        "effective_context": Scale(
+            low=1.0, high=float(request.task.shape().sequence_length), log=True, maximize=True
+        ),
     }
     for name in priced[0]:
-        values = [price[name] for price in priced]
-        low, high = min(values), max(values)
-        if low == high:  # a cost that is the same for all: give the axis some length
-            low, high = 0.5 * low, 2.0 * high + 1e-9
-        scales[name] = Scale(low=low, high=high, log=METRICS[name].scale == "log", maximize=False)
+        scales[name] = _spanning(name, [price[name] for price in priced])
     return Screening(scales)
+
+
+def _spanning(name: str, values: Sequence[float]) -> Scale:
+    """A metric's scale over the values that the pool has."""
+    low, high = min(values), max(values)
+    if low == high:  # a cost that is the same for all: give the axis some length
+        low, high = 0.5 * low, 2.0 * high + 1e-9
+    metric = METRICS[name]
+    return Scale(low, high, log=metric.scale == "log", maximize=metric.direction == "maximize")
 
 
 def _check_constraints(

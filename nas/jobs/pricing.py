@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nas.catalogue.tasks import TaskShape
-from nas.costs import LatencyTable, known_costs, shape_key
-from nas.schemas import ProfileRequest, ProfileResponse
+from nas.costs import known_costs, shape_key
+from nas.latency.table import METRIC, LatencyTable
+from nas.schemas import LatencyError, LatencySource, ProfileRequest, ProfileResponse
 from nas.store import Store, latency
 from search_spaces.architecture import problems
 from search_spaces.errors import InvalidArchitecture
@@ -13,7 +14,7 @@ from search_spaces.errors import InvalidArchitecture
 def profile(store: Store, request: ProfileRequest) -> ProfileResponse:
     """The costs of each architecture for the batch that the request describes.
 
-    ``latency_ms`` is among them when a worker has measured a device for batches of that shape.
+    Latencies are among them when a worker has measured a device for batches of that shape.
 
     Raises:
         InvalidArchitecture: some cannot stand in a slot of that kind; each problem has its pointer.
@@ -30,7 +31,17 @@ def profile(store: Store, request: ProfileRequest) -> ProfileResponse:
     )
     with store.read() as session:
         stored = latency.newest(session, shape_key(shape, request.batch_size))
-    table = LatencyTable.model_validate(stored) if stored else None
+    table = LatencyTable.read(stored)
     return ProfileResponse(
-        items=[known_costs(a, shape, request.batch_size, table) for a in request.architectures]
+        items=[known_costs(a, shape, request.batch_size, table) for a in request.architectures],
+        latency=None if table is None else source(table),
     )
+
+
+def source(table: LatencyTable) -> LatencySource:
+    """What a table says of itself."""
+    errors = {
+        METRIC[mode]: LatencyError(relative_error=fits.relative_error, low=fits.low, high=fits.high)
+        for mode, fits in table.modes.items()
+    }
+    return LatencySource(device=table.device, alone=table.alone, errors=errors)

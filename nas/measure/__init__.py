@@ -1,5 +1,5 @@
 """What an architecture costs, without training it; and the counters that hold the arithmetic."""
 
-from nas.measure.profile import profile
+from nas.measure.profile import profile, profile_many
 
-__all__ = ["profile"]
+__all__ = ["profile", "profile_many"]

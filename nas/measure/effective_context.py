@@ -18,6 +18,8 @@ from nas.tasks.base import IGNORED, Batch
 
 TOLERANCE = 0.01
 """Of the loss with all of the context: a rise that counts as none."""
+TOKENS_AT_ONCE = 1 << 14
+"""In a pass, unless a given batch has more: small batches would cost more than their tokens do."""
 
 
 class Rise(NamedTuple):
@@ -34,7 +36,8 @@ def effective_context(
     *,
     last: int = 1,
     tolerance: float = TOLERANCE,
-) -> float:
+    should_stop: Callable[[], bool] = lambda: False,
+) -> float | None:
     """The context length, in tokens, beyond which truncation no longer raises the loss.
 
     The targets of the ``last`` positions of each held-out window are predicted from the c tokens up
@@ -42,11 +45,13 @@ def effective_context(
     c from which on the loss is within ``tolerance`` of the loss at the greatest c, or no further
     from it than the standard error of their paired differences: between the last power of two that
     is not and the next it is found by bisection, since the loss is taken to fall there.
-    What is cut away is not replaced: a truncated window stands at the first positions.
+    What is cut away is not replaced: a truncated window stands at the first positions. So what a
+    model remembers of the windows before is left out, and the answer is at most their length.
 
     model: tokens (B, N) → an output whose ``logits`` are (B, N, V), causal, put in evaluation mode
     for the time.  batches: windows of one length on the model's device, with a target for each
-    position; at least some hundred windows make a mean worth comparing.
+    position; at least some hundred windows make a mean worth comparing.  should_stop: asked before
+    each pass; the answer is None then.
 
     Raises:
         Unsupported: an encoder, one target for a whole sequence, padded windows, windows of several
@@ -54,23 +59,35 @@ def effective_context(
     """
     if getattr(model, "causal", True) is False:
         raise Unsupported("an effective context is that of a causal model")
-    windows = list(batches)
-    longest = _longest(windows, last)
+    given = list(batches)
+    longest = _longest(given, last)
+    at_once = max(TOKENS_AT_ONCE, *(batch.tokens.numel() for batch in given))
+    windows = Batch(*(torch.cat([getattr(b, n) for b in given]) for n in ("tokens", "targets")))
     training = model.training
     model.eval()
+
+    def losses(context: int) -> Tensor:
+        return _losses(model, windows, context, last, at_once // context, should_stop)
+
     try:
-        whole = _losses(model, windows, longest, last)
+        whole = losses(longest)
         if not len(whole):
             raise Unsupported("an effective context needs windows whose last targets count")
         allowed = tolerance * float(whole.mean())
 
         def costs_nothing(context: int) -> bool:
-            rise = _rise(_losses(model, windows, context, last), whole)
+            rise = _rise(losses(context), whole)
             return rise.mean <= max(allowed, rise.error)
 
         return float(_least(_powers_of_two(longest), costs_nothing))
+    except _Stopped:
+        return None
     finally:
         model.train(training)
+
+
+class _Stopped(Exception):
+    """The caller wants no answer any more."""
 
 
 def _longest(windows: Sequence[Batch], last: int) -> int:
@@ -88,14 +105,24 @@ def _longest(windows: Sequence[Batch], last: int) -> int:
     return length - last + 1
 
 
-def _losses(model: nn.Module, windows: Sequence[Batch], context: int, last: int) -> Tensor:
-    """Nats of each scored target from so many tokens, (S,), in fp64."""
+def _losses(
+    model: nn.Module,
+    windows: Batch,
+    context: int,
+    last: int,
+    rows: int,
+    should_stop: Callable[[], bool],
+) -> Tensor:
+    """Nats of each scored target from so many tokens, (S,), in fp64; so many rows in a pass."""
     found = []
-    for window in windows:
-        N = window.tokens.shape[1]
+    count, N = windows.tokens.shape
+    for first in range(0, count, rows):
+        tokens, targets = (x[first : first + rows] for x in (windows.tokens, windows.targets))
         for end in range(N - last + 1, N + 1):
-            logits = model(window.tokens[:, end - context : end]).logits[:, -1]
-            wanted = window.targets[:, end - 1]
+            if should_stop():
+                raise _Stopped
+            logits = model(tokens[:, end - context : end]).logits[:, -1]
+            wanted = targets[:, end - 1]
             nats = functional.cross_entropy(
                 logits.double(), wanted, ignore_index=IGNORED, reduction="none"
             )

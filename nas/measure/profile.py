@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from nas.atomic import replacing
 from nas.catalogue.tasks import TaskShape
-from nas.costs import LatencyTable, known_costs, latency_key
-from nas.measure.latency import device_name, measure_table, random_tokens
+from nas.costs import known_costs, latency_key
+from nas.latency import LatencyTable
+from nas.measure.latency import around, device_name, measure_table, merged, random_tokens
 from search_spaces.architecture import Architecture, check
 from search_spaces.values import digest
+
+VARIANTS = 30
+"""So many variants of few architectures are measured with them: a regression needs company."""
+SECONDS = 20.0
 
 
 def profile(
@@ -25,24 +31,60 @@ def profile(
 ) -> dict[str, float]:
     """Costs of an evaluation pass by the names of ``nas.catalogue.metrics``.
 
-    ``latency_ms`` is predicted from the blocks of the architecture, each measured once on this
-    device and kept in a file (``$XDG_CACHE_HOME/paretoformer``): the first call takes a moment.
+    Latencies are predicted by this device's table, which is measured once for what the architecture
+    is made of and kept in a file (``$XDG_CACHE_HOME/paretoformer``): the first call takes a moment.
 
     Raises:
         InvalidArchitecture: it cannot stand in a causal slot.
     """
-    check(arch, causal=causal)
+    return profile_many(
+        [arch],
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        vocab_size=vocab_size,
+        num_outputs=num_outputs,
+        causal=causal,
+    )[0]
+
+
+def profile_many(
+    architectures: Sequence[Architecture],
+    *,
+    batch_size: int = 1,
+    sequence_length: int = 512,
+    vocab_size: int = 256,
+    num_outputs: int = 256,
+    causal: bool = True,
+) -> list[dict[str, float]]:
+    """``profile`` of each: thousands in a second, once the device has its table.
+
+    Raises:
+        InvalidArchitecture: one of them cannot stand in a causal slot.
+    """
+    for arch in architectures:
+        check(arch, causal=causal)
+    if not architectures:
+        return []
     shape = TaskShape(vocab_size, num_outputs, sequence_length, causal, "token")
-    return known_costs(arch, shape, batch_size, _table(arch, shape, batch_size))
+    table = device_table(architectures, shape, batch_size)
+    return [known_costs(arch, shape, batch_size, table) for arch in architectures]
 
 
-def _table(arch: Architecture, shape: TaskShape, batch_size: int) -> LatencyTable:
-    path = _cache() / f"{digest(latency_key(device_name(), shape, batch_size))}.json"
+def device_table(
+    architectures: Sequence[Architecture], shape: TaskShape, batch: int
+) -> LatencyTable:
+    """This device's table for work of that shape; what it lacks for these is measured now.
+
+    It is kept in a file.
+    """
+    path = _cache() / f"{digest(latency_key(device_name(), shape, batch))}.json"
     known = _read(path)
-    if known is not None and not known.missing(arch):
+    new = [arch for arch in architectures if known is None or known.missing(arch)]
+    if known is not None and not new:
         return known
-    measured = measure_table([arch], shape, random_tokens(shape, batch_size), alone=False)
-    table = measured if known is None else known.merged(measured)
+    pool = new if len(new) > VARIANTS else around(new, shape.causal, VARIANTS)
+    measured = measure_table(pool, shape, random_tokens(shape, batch), seconds=SECONDS)
+    table = measured if known is None else merged(known, measured)
     with replacing(path) as temporary:
         temporary.write_text(table.model_dump_json(), encoding="utf-8")
     return table
@@ -51,7 +93,7 @@ def _table(arch: Architecture, shape: TaskShape, batch_size: int) -> LatencyTabl
 def _read(path: Path) -> LatencyTable | None:
     """The table in a file; one that is damaged, or of another version, is measured anew."""
     try:
-        return LatencyTable.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return LatencyTable.read(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return None
 

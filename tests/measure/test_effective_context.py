@@ -115,6 +115,24 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_no_answer_when_it_is_not_wanted_any_more() -> None:
+    model = Recalls(8).train()
+    asked = iter(range(100))
+    batches = windows(8)
+    assert effective_context(model, batches, should_stop=lambda: next(asked) >= 2) is None
+    assert len(model.lengths) == 2
+    assert model.training
+
+
+def test_short_contexts_take_many_windows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = windows(4, count=2)
+    monkeypatch.setattr("nas.measure.effective_context.TOKENS_AT_ONCE", 1)
+    model = Recalls(4)
+    assert effective_context(model, batches) == 4
+    assert model.lengths.count(32) == 2  # the batches as they are
+    assert model.lengths.count(4) == 1  # both at once
+
+
 def test_refusals() -> None:
     (batch,) = windows(2, count=1)
     model = Recalls(2)
