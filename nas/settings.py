@@ -39,9 +39,15 @@ class Settings(BaseSettings):
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     watts_per_core: Annotated[float, Field(ge=0)] = 10.0
-    """For the estimated energy of a job: an average for server CPUs under load."""
-    co2_kg_per_kwh: Annotated[float, Field(ge=0)] = 0.45
-    price_per_core_hour: Annotated[float, Field(ge=0)] = 0.0
+    """For the energy of a job where no counter measures it: server CPUs under load, on average."""
+    watts_per_gpu: Annotated[float, Field(ge=0)] = 300.0
+    """Likewise, for each GPU that a trial takes."""
+    country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    """Where the workers are (ISO 3166 alpha-3): whose electricity a job's CO₂ is reckoned by."""
+    co2_kg_per_kwh: Annotated[float, Field(ge=0)] | None = None
+    """Instead of the country's yearly mean; without either, the mean of the world."""
+    price_per_device_hour: Annotated[float, Field(ge=0)] = 0.0
+    """Of a GPU for jobs that take any, else of a core."""
     currency: str = "EUR"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"

@@ -252,7 +252,7 @@ def service_settings(tmp_path: Path) -> Settings:
         max_upload_bytes=100_000,
         watts_per_core=36.0,
         co2_kg_per_kwh=0.5,
-        price_per_core_hour=2.0,
+        price_per_device_hour=2.0,
     )
 
 

@@ -125,6 +125,10 @@ def test_trials_fronts_and_exports_are_read(client: Client, scene: Scene, tmp_pa
     assert all(trial.metrics["parameters"] <= most for trial in bounded.items)
     assert len(client.pareto(job, min={"accuracy": 2}).items) == 0
     assert len(client.pareto(job, verified=True).items) == 1
+    report = client.report(job)
+    assert (report.job, report.metric) == (job, "loss")
+    assert [member.verified.n for member in report.members] == [2]
+    assert report.warnings
     with pytest.raises(ServiceError, match=r"max\.speed: unknown parameter"):
         client.pareto(job, max={"speed": 1})
 

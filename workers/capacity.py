@@ -8,12 +8,28 @@ from nas.schemas import Resources
 from search_spaces import InvalidInput
 from search_spaces.errors import Problem
 
+HEAD_NODE = "node:__internal_head__"
+
 
 def nodes() -> list[dict[str, float]]:
     """The resources of each living node that trains."""
     alive = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
     found = [dict(n["Resources"]) for n in alive]
     return [resources for resources in found if resources.get("CPU", 0) >= 1]
+
+
+def measuring_node() -> tuple[str, float]:
+    """The node that latencies are of, by the resource that it alone has, and all of its CPUs: this
+    process's own if it trains."""
+    alive = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    own = ray.get_runtime_context().get_node_id()
+    found = max(
+        (n for n in alive if n["Resources"].get("CPU", 0) >= 1),
+        key=lambda n: (n["NodeID"] == own, n["Resources"]["CPU"], n["NodeID"]),
+    )
+    resources = found["Resources"]
+    name = next(r for r in resources if r.startswith("node:") and r != HEAD_NODE)
+    return name, float(resources["CPU"])
 
 
 def check_capacity(wanted: Resources) -> None:

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
-from nas.costs import LatencyTable, known_costs, latency_key
+from nas.billing import Rates
+from nas.costs import known_costs, latency_key
 from nas.errors import Conflict, DataUnavailable
 from nas.jobs import Jobs
-from nas.measure.latency import device_name
+from nas.latency import LatencyTable
+from nas.measure.latency import device_name, merged
 from nas.schemas import Front, JobRequest
 from nas.search import create_strategy
 from nas.search.rungs import Rungs
 from nas.settings import Settings
-from nas.states import JobState, TrialState
+from nas.states import JobState
 from nas.store import Store
 from nas.store import datasets as dataset_rows
 from nas.store import jobs as job_rows
@@ -34,17 +36,19 @@ from nas.training import TRAINING_REVISION
 from search_spaces import Architecture, SearchSpace, SpaceDefinition
 from search_spaces.values import digest
 from workers.capacity import check_capacity
+from workers.contexts import contexts_on_cluster
+from workers.front import FrontTiming
 from workers.measuring import Subject, models_on_cluster, table_on_cluster
 from workers.orders import Exit, Order
 from workers.screening import Screening, draw_pool, screen
 from workers.search import Plan, Search
 from workers.segments import Bench
 from workers.tuning import Source, run_segments
-from workers.verification import Verifier
+from workers.verification import Verification
 
 log = structlog.get_logger()
 
-JOULES_PER_KWH = 3.6e6
+CONTEXT = "effective_context"
 
 
 class JobRun:
@@ -82,17 +86,18 @@ class JobRun:
         task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
         bench = replace(bench, data_hash=task.data_hash)
         pool = draw_pool(self.space, self.request.seed)
-        costs = self._costs(task, self._latency_table(task, pool, bench))
+        key = latency_key(device_name(), task.shape, self._batch)
+        table = self._latency_table(key, pool, bench)
+        costs = self._costs(task, table)
         self._begin(task, screen(pool, costs, self.request, task.trivial_loss))
         search = Search(self.store, self._plan(task, costs))
         self._train(search, bench, "searching")
         if not self.stopping:
             search.close()
             self._phase("measuring")
-            self._measure_front(bench)
-        verifier = self._verifier()
-        if not self.stopping and verifier.wanted:
-            self._train(verifier, bench, "verifying")
+            self._measure_front(bench, key, table)
+            self._measure_contexts(bench)
+        self._verify(bench)
         return Exit.DRAINED if self.stopping else self._finish(search)
 
     def _train(self, source: Source, bench: Bench, phase: str) -> None:
@@ -100,15 +105,20 @@ class JobRun:
         self.searching_since = time.monotonic()
         run_segments(source, bench, self.request.resources, self.folder / "tune")
 
-    def _verifier(self) -> Verifier:
-        return Verifier(
+    def _verify(self, bench: Bench) -> None:
+        verification = Verification(
             self.store,
             self.job,
             self.request,
             front=self._front,
+            subjects=self._subjects,
+            train=lambda source, where: self._train(source, where, "verifying"),
             checkpoints=self.folder.resolve(),
             draining=lambda: self.stopping,
         )
+        if verification.members and not self.stopping:
+            self._phase("verifying")
+            verification.run(bench)
 
     def _finish(self, search: Search) -> Exit:
         """The last word: what was found, or why nothing was."""
@@ -126,6 +136,8 @@ class JobRun:
             threads=self.request.resources.threads,
             device="cuda" if self.request.resources.gpus else "cpu",
             stop_file=self.stop_file.resolve(),
+            gpus=self.request.resources.gpus,
+            context=CONTEXT in self.request.named_metrics,
         )
 
     def _dataset(self) -> Path | None:
@@ -147,20 +159,19 @@ class JobRun:
             )
         return path
 
-    def _latency_table(self, task: Task, pool: list[Architecture], bench: Bench) -> LatencyTable:
-        """The device's table for this shape of work; blocks that it lacks are measured now."""
-        device = latency_key(device_name(), task.shape, self._batch)
+    def _latency_table(self, key: str, pool: list[Architecture], bench: Bench) -> LatencyTable:
+        """The device's table for this shape of work; parts that it lacks are measured now."""
         with self.store.read() as session:
-            stored = latency_rows.get(session, device)
-        known = LatencyTable.model_validate(stored) if stored else None
+            stored = latency_rows.get(session, key)
+        known = LatencyTable.read(stored)
         new = [arch for arch in pool if known is None or known.missing(arch)]
         if known is not None and not new:
             return known
         measured = table_on_cluster(new, bench, self.request.seed)
-        table = measured if known is None else known.merged(measured)
+        table = measured if known is None else merged(known, measured)
         if measured.alone:  # what was measured beside other work serves this job alone
             with self.store.write() as session:
-                latency_rows.put(session, device, table.model_dump(mode="json"))
+                latency_rows.put(session, key, table.model_dump(mode="json"))
         return table
 
     @property
@@ -187,6 +198,7 @@ class JobRun:
                 trivial_loss=task.trivial_loss,
                 scales={name: scale.to_dict() for name, scale in screening.scales.items()},
                 device=device_name(),
+                co2_kg_per_kwh=self.settings.co2_kg_per_kwh,
             )
             self.job = job_rows.record(session, self.job.id)
 
@@ -209,7 +221,6 @@ class JobRun:
             audit=fidelity.audit,
             seed=self.request.seed,
         )
-        kwh = self.settings.watts_per_core / JOULES_PER_KWH
         return Plan(
             job=self.job,
             request=self.request,
@@ -219,7 +230,7 @@ class JobRun:
             checkpoints=self.folder.resolve(),
             elapsed=self._elapsed,
             draining=lambda: self.stopping,
-            kwh_per_core_second=kwh,
+            rates=Rates.of(self.settings, self.request.resources),
         )
 
     def _elapsed(self) -> float:
@@ -229,35 +240,45 @@ class JobRun:
     def _front(self) -> Front:
         return Jobs(self.store, self.settings).front(self.job.id)
 
-    def _measure_front(self, bench: Bench) -> None:
-        """Time the members of the front until it holds none whose latency is only predicted."""
-        measured: set[str] = set()
-        adaptive = self._adaptive()
-        while not self.stopping:
-            front = self._front()
-            new = ({t.id for t in [*front.items, *front.homogeneous]} | adaptive) - measured
-            if not new:
-                return
-            with self.store.read() as session:
-                records = [trial_rows.get(session, trial) for trial in sorted(new)]
-                sources = [trial_rows.source(session, record) for record in records]
-            subjects = [self._subject(r, s) for r, s in zip(records, sources, strict=True)]
-            latencies = models_on_cluster(subjects, bench)
+    def _measure_front(self, bench: Bench, key: str, table: LatencyTable) -> None:
+        timing = FrontTiming(
+            self.store,
+            self.job.id,
+            self.token,
+            table,
+            front=self._front,
+            subjects=self._subjects,
+            draining=lambda: self.stopping,
+        )
+        corrected = timing.run(lambda subjects: models_on_cluster(subjects, bench))
+        if corrected is not None:
             with self.store.write() as session:
-                for trial, milliseconds in latencies.items():
-                    trial_rows.set_metrics(session, trial, self.token, {"latency_ms": milliseconds})
-            measured |= new
+                latency_rows.put(session, key, corrected.model_dump(mode="json"))
 
-    def _adaptive(self) -> set[str]:
-        """Fully trained adaptive models: predicted at their worst, they may be fast."""
+    def _measure_contexts(self, bench: Bench) -> None:
+        """Add how much context the members of the front use, where the rungs have not measured it;
+        since it is no objective then, the front stays as it is."""
+        if CONTEXT not in self.request.task.metrics or self.stopping:
+            return
+        front = self._front()
+        members = {t.id for t in [*front.items, *front.homogeneous] if CONTEXT not in t.metrics}
+        resources = self.request.resources
+        for context in contexts_on_cluster(self._subjects(members), bench, resources):
+            with self.store.write() as session:
+                trial_rows.set_metrics(
+                    session,
+                    context.trial,
+                    self.token,
+                    {CONTEXT: context.tokens},
+                    evaluation_seconds=context.seconds,
+                    core_seconds=context.seconds * resources.threads,
+                )
+
+    def _subjects(self, trials: Collection[str]) -> list[Subject]:
         with self.store.read() as session:
-            records = trial_rows.all(session, self.job.id, with_curve=False)
-        trained = (TrialState.COMPLETED, TrialState.REUSED)
-        return {
-            r.id
-            for r in records
-            if r.state in trained and Architecture.model_validate(r.architecture).halting.adaptive
-        }
+            records = [trial_rows.get(session, trial) for trial in sorted(trials)]
+            sources = [trial_rows.source(session, record) for record in records]
+        return [self._subject(r, s) for r, s in zip(records, sources, strict=True)]
 
     def _subject(self, record: TrialRecord, source: TrialRecord | None) -> Subject:
         """A trial with the weights of the one that was trained for it, if they are still there."""

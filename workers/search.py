@@ -12,14 +12,14 @@ from pathlib import Path
 
 import structlog
 
+from nas.billing import Rates, Work
 from nas.errors import CorruptCheckpoint, NasError, TrialFailed
 from nas.schemas import JobRequest
 from nas.search.errors import SpaceExhausted
 from nas.search.rungs import Rungs
 from nas.search.strategy import Candidate, Strategy
 from nas.states import TrialState
-from nas.store import Store
-from nas.store import jobs as job_rows
+from nas.store import Store, bills
 from nas.store import trials as trial_rows
 from nas.store.records import JobRecord, TrialRecord
 from nas.training.checkpoint import trim_checkpoint
@@ -50,7 +50,7 @@ class Plan:
     checkpoints: Path
     elapsed: Callable[[], float]
     draining: Callable[[], bool]
-    kwh_per_core_second: float
+    rates: Rates
 
 
 class Search:
@@ -71,7 +71,7 @@ class Search:
         self.failures: Counter[str] = Counter()
         self._asked = 0
         self._trained_steps = 0
-        self._core_seconds = plan.job.search_core_seconds
+        self._work = plan.job.searched
         self._exhausted = False
         self._restore()
 
@@ -87,26 +87,31 @@ class Search:
         if chosen is None:
             return None if self._running else Finished()
         trial, rung = chosen
-        with self._store.write() as session:
-            trial_rows.start(session, trial, self._plan.job.token, rung)
         self._plan.rungs.start(self._held[trial][1].number, rung)
         self._running.add(trial)
         return self._assignment(trial, rung)
 
     def _choose(self) -> tuple[str, int] | None:
+        """A trial and a rung, its row started."""
         if self._pending:
-            return self._pending.popleft()
+            return self._start(*self._pending.popleft())
         if self._out_of_time():
             return None
         if promotion := self._plan.rungs.next_promotion():
-            return self._ids[promotion[0]], promotion[1]
+            return self._start(self._ids[promotion[0]], promotion[1])
         if trial := self._ask():
             return trial, 0
         # asking has ended: the best of a last, partial rung go on
         late = self._plan.rungs.drain()
-        return (self._ids[late[0]], late[1]) if late else None
+        return self._start(self._ids[late[0]], late[1]) if late else None
+
+    def _start(self, trial: str, rung: int) -> tuple[str, int]:
+        with self._store.write() as session:
+            trial_rows.start(session, trial, self._plan.job.token, rung)
+        return trial, rung
 
     def _ask(self) -> str | None:
+        """A new trial, its row started."""
         while not self._exhausted and not self._asking_ended():
             try:
                 candidate = self._plan.strategy.ask()
@@ -116,7 +121,7 @@ class Search:
             if self._reuse(candidate):
                 continue
             with self._store.write() as session:
-                record = trial_rows.insert(
+                record = trial_rows.insert_started(
                     session,
                     self._plan.job.id,
                     self._plan.job.token,
@@ -134,13 +139,16 @@ class Search:
         """Take over what an earlier job found for the same architecture, data and recipe."""
         if not self._plan.request.reuse:
             return False
-        costs = self._plan.costs(candidate.architecture)
-        with self._store.write() as session:
+        with self._store.read() as session:
             known = trial_rows.reusable(
-                session, candidate.fingerprint, self._plan.job.result_key or ""
+                session,
+                candidate.fingerprint,
+                self._plan.job.result_key or "",
+                self._plan.request.named_metrics,
             )
-            if known is None:
-                return False
+        if known is None:
+            return False
+        with self._store.write() as session:
             record = trial_rows.insert(
                 session,
                 self._plan.job.id,
@@ -148,7 +156,7 @@ class Search:
                 architecture=candidate.architecture,
                 origin=candidate.origin,
                 seed=self._plan.request.seed,
-                costs=costs,
+                costs=self._plan.costs(candidate.architecture),
                 state=TrialState.REUSED,
                 reused_from=known.id,
                 metrics=known.metrics,
@@ -183,7 +191,7 @@ class Search:
         """Record a segment's end; a failed one ends its trial, an interrupted one waits."""
         trial = assignment.trial
         self._running.discard(trial)
-        self._core_seconds += self._seconds_of_cores(outcome)
+        self._work += Work.done(self._seconds_of_cores(outcome), outcome.metered_kwh)
         if outcome.kind != "finished":
             self._charge(assignment, outcome)
         if outcome.kind == "failed":
@@ -234,11 +242,12 @@ class Search:
     def _charge(self, assignment: Assignment, outcome: Outcome) -> None:
         """Bill what came to nothing; a failed segment counts as trained, or it would be free."""
         with self._store.write() as session:
-            job_rows.add_cost(
+            bills.add_cost(
                 session,
                 self._plan.job.id,
                 self._plan.job.token,
                 search_core_seconds=self._seconds_of_cores(outcome),
+                metered_kwh=outcome.metered_kwh,
             )
         if outcome.kind == "failed":
             self._trained_steps += self._steps_of(assignment.rung)
@@ -268,14 +277,13 @@ class Search:
                 training_seconds=outcome.training_seconds,
                 evaluation_seconds=outcome.evaluation_seconds,
                 core_seconds=self._seconds_of_cores(outcome),
+                metered_kwh=outcome.metered_kwh,
                 state=TrialState.COMPLETED if top else TrialState.PAUSED,
             )
         candidate, _ = self._held[trial]
         self._hold(candidate, record)
         self._plan.strategy.tell(candidate, record.metrics, fidelity=record.fidelity)
         self._plan.rungs.record(record.number, rung, record.metrics)
-        if top:
-            self._trim(trial)
         self._stop_hopeless()
 
     def _fail(self, trial: str, reason: str) -> None:
@@ -352,7 +360,7 @@ class Search:
         spent = (
             (budget.wall_seconds, self._plan.elapsed()),
             (budget.full_trainings, self._trained_steps / self._steps[-1]),
-            (budget.energy_kwh, self._core_seconds * self._plan.kwh_per_core_second),
+            (budget.energy_kwh, self._plan.rates.kwh(self._work)),
         )
         return any(bound is not None and value >= bound for bound, value in spent)
 

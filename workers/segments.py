@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,10 @@ import torch
 import torch._dynamo  # the first optimizer of a process imports it: seconds, better spent ahead
 from ray import tune
 
+from nas.billing import JOULES_PER_KWH
 from nas.catalogue.tasks import AnyTask
 from nas.errors import CorruptCheckpoint, NasError, TrialFailed
+from nas.measure.energy import Meter, gpu, processors
 from nas.schemas import TrainingRecipe
 from nas.tasks import build_task
 from nas.tasks.base import Task
@@ -38,6 +40,10 @@ class Bench:
     threads: int
     device: str
     stop_file: Path
+    gpus: float = 0.0
+    """What each segment has of its GPU."""
+    context: bool = False
+    """Whether each rung measures the effective context."""
     data_hash: str | None = None
     """Of the data that the job was begun with; None while they are looked at for the first time."""
 
@@ -52,6 +58,7 @@ class Assignment:
     seed: int
     architecture: str
     checkpoint: str
+    test_batches: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,13 @@ class Outcome:
     training_seconds: float
     evaluation_seconds: float
     reason: str | None = None
+    test: dict[str, float] = field(default_factory=dict)
+    joules: float | None = None
+
+    @property
+    def metered_kwh(self) -> float | None:
+        """The energy that counters have measured, if they have."""
+        return None if self.joules is None else self.joules / JOULES_PER_KWH
 
     def to_result(self) -> dict[str, Any]:
         """As a Tune result, which ends the Tune trial."""
@@ -102,8 +116,9 @@ class SegmentTrainable(tune.Trainable):
             self.task = load_data(self.bench)
         if isinstance(self.task, str):
             return _without_result("disturbed", self.task).to_result()
-        with StopFlag(self.bench.stop_file) as flag:
-            return _train(self.bench, self.assignment, self.task, flag).to_result()
+        with StopFlag(self.bench.stop_file) as flag, _meter(self.bench) as meter:
+            outcome = _train(self.bench, self.assignment, self.task, flag)
+        return replace(outcome, joules=meter.joules).to_result()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: segments keep their own checkpoints, by temporary file and replacement."""
@@ -142,6 +157,13 @@ class StopFlag:
             self.raised = os.path.exists(self._path)
 
 
+def _meter(bench: Bench) -> Meter:
+    if not bench.gpus:
+        return Meter(processors())
+    device = gpu(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+    return Meter(processors(), device=device, share=min(1.0, bench.gpus))
+
+
 def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> Outcome:
     segment = Segment(
         architecture=Architecture.model_validate_json(assignment.architecture),
@@ -152,6 +174,8 @@ def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> 
         checkpoint=Path(assignment.checkpoint),
         threads=bench.threads,
         device=bench.device,
+        context=bench.context,
+        test_batches=assignment.test_batches,
     )
     began = time.perf_counter()
     try:
@@ -171,6 +195,7 @@ def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> 
         dict(result.metrics),
         result.training_seconds,
         result.evaluation_seconds,
+        test=dict(result.test),
     )
 
 

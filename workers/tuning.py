@@ -127,6 +127,7 @@ def run_segments(source: Source, bench: Bench, resources: Resources, scratch: Pa
             verbose=0,
             log_to_file=False,
             failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
     try:

@@ -280,7 +280,7 @@ function frontRow(trial, front) {
   open.addEventListener("click", () => showDetails(trial.id));
   const cells = front.objectives.map((name) => {
     const again = trial.verified?.[name];
-    const spread = again ? el("small", `verified ${short(name, again.mean)} [${short(name, again.low)}, ${short(name, again.high)}]`) : null;
+    const spread = again ? el("small", `verified ${short(name, again.mean)}${again.low == null ? "" : ` [${short(name, again.low)}, ${short(name, again.high)}]`}`) : null;
     return numberCell([short(name, trial.metrics[name]), spread]);
   });
   const knee = trial.id === front.knee;

@@ -1,4 +1,4 @@
-"""Pareto fronts."""
+"""Pareto fronts, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from api.dependencies import UseCases
 from api.openapi import problems
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.tasks import TASKS
+from nas.reports import TrustReport
 from nas.schemas import Constraint, Front, TaskFront
 from search_spaces.errors import InvalidInput, Problem
 
@@ -127,6 +128,15 @@ def front(
         verified=asked.verified,
         fidelity=asked.fidelity,
     )
+
+
+@router.get("/jobs/{job_id}/report", operation_id="get_report", responses=problems(404))
+def report(job_id: str, jobs: UseCases) -> TrustReport:
+    """What a job's numbers are worth: rungs, predictions, seeds, and warnings in words.
+
+    Of a job that has not ended, as far as it has come.
+    """
+    return jobs.report(job_id)
 
 
 @router.get("/pareto", operation_id="get_task_front", responses=problems(404))

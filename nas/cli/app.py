@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nas import __version__
-from nas.cli import catalogue, data, jobs, results, service, training
+from nas.cli import catalogue, data, jobs, report, results, service, training
 from nas.cli.connection import Url
 from nas.cli.output import Commands
 
@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "delete": jobs.delete,
         "trials": results.trials,
         "pareto": results.pareto,
+        "report": report.report,
         "export": results.export,
     },
     LOCAL: {

@@ -151,10 +151,13 @@ def profile(
 ) -> None:
     """Price an architecture without training it."""
     from nas.catalogue.metrics import METRICS
+    from nas.catalogue.tasks import TaskShape
     from nas.measure import profile as price
+    from nas.measure.profile import device_table
 
+    arch = _architecture(file)
     costs = price(
-        _architecture(file),
+        arch,
         batch_size=batch_size,
         sequence_length=sequence_length,
         vocab_size=vocab_size,
@@ -169,6 +172,11 @@ def profile(
         [(name, short(name, value), METRICS[name].unit) for name, value in costs.items()],
         right=("value",),
     )
+    shape = TaskShape(vocab_size, outputs, sequence_length, causal, "token")
+    table = device_table([arch], shape, batch_size)
+    company = "alone" if table.alone else "beside other work"
+    off = table.modes["pass"].relative_error
+    typer.echo(f"latency: of {table.device}, calibrated {company}, off by {off:.0%} on average")
 
 
 def _architecture(file: Path) -> Any:

@@ -221,6 +221,7 @@ def _fields(job: Job) -> list[tuple[str, Any]]:
             f"{bill.co2_kg:.2g} kg CO₂{money}",
         ),
         ("error", job.error),
+        ("trust", f"see {command(f'report {job.id}')}" if job.state.final else None),
     ]
 
 

@@ -57,6 +57,7 @@ def serve(
     worker_wanted = not no_worker
     if worker_wanted:
         _check_worker_parts("or use --no-worker")
+        settings = _located(settings)
     # a service that is told to stop has done what it should
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -86,6 +87,7 @@ def worker(
         log_format="json" if as_json else None,
     )
     _check_worker_parts("on this machine")
+    settings = _located(settings)
     from nas.logs import configure_logging
     from workers.service import run_worker
 
@@ -171,6 +173,13 @@ def _check_loopback(host: str) -> None:
             "yet; so it listens on this machine only",
             allowed=("127.0.0.1", "::1", "localhost"),
         )
+
+
+def _located(settings: Settings) -> Settings:
+    """What workers are to know: the carbon intensity of their country."""
+    from nas.carbon import located
+
+    return located(settings)
 
 
 def _check_worker_parts(otherwise: str) -> None:

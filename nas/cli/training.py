@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,7 +33,7 @@ def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="An exported config.json.")],
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="FILE", help="Your own text, where the task takes one."),
+        typer.Option("--data", metavar="FILE", help="Your own data, where the task takes some."),
     ] = None,
     steps: Annotated[
         int | None,
@@ -174,16 +174,18 @@ def _line_printer() -> ProgressHook:
 
 
 def _print_outcome(outcome: TrainingOutcome) -> None:
-    names = list(outcome.validation_before)
-    rows: list[tuple[Any, ...]] = []
-    for label, values in (
-        ("validation before", outcome.validation_before),
-        ("validation after", outcome.validation_after),
-        ("test", outcome.test),
-    ):
-        if values:
-            rows.append((label, *(short(name, values[name]) for name in names)))
-    print_table(("", *names), rows, right=names)
+    columns = {
+        "validation before": outcome.validation_before,
+        "validation after": outcome.validation_after,
+        "test": outcome.test,
+    }
+    shown = {label: values for label, values in columns.items() if values}
+    names = dict.fromkeys(name for values in shown.values() for name in values)
+    rows = [
+        (name, *(short(name, v[name]) if name in v else "–" for v in shown.values()))
+        for name in names
+    ]
+    print_table(("", *shown), rows, right=shown)
     other = "" if outcome.same_data else "; not the data that the architecture was searched on"
     typer.echo(f"{outcome.steps} steps in {duration(outcome.seconds)}{other}")
     if outcome.finished:

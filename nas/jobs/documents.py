@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
 from nas import schemas
+from nas.billing import SECONDS_PER_HOUR, WORLD_CO2_KG_PER_KWH, Rates
+from nas.catalogue.metrics import METRICS
 from nas.settings import Settings
+from nas.spread import Estimate
 from nas.states import JobState, TrialState
 from nas.store.progress import Counts, Overview
 from nas.store.records import (
@@ -16,11 +18,7 @@ from nas.store.records import (
     ExportRecord,
     JobRecord,
     TrialRecord,
-    VerificationRecord,
 )
-
-_SECONDS_PER_HOUR = 3600.0
-_JOULES_PER_KWH = 3.6e6
 
 
 def job(overview: Overview, settings: Settings, now: datetime) -> schemas.Job:
@@ -49,7 +47,7 @@ def progress(overview: Overview, settings: Settings, now: datetime) -> schemas.P
     last = [(rung, n) for rung, n in counts.last_rungs.items() if rung is not None]
     steps = sum(n * rung_steps[rung] for rung, n in last)
     spent = steps / record.max_steps
-    elapsed = _elapsed(record, now)
+    elapsed = running_seconds(record, now)
     fraction = _fraction(record, counts, spent, elapsed, settings)
     return schemas.Progress(
         trials={state: counts.states[state] for state in TrialState},
@@ -67,17 +65,26 @@ def progress(overview: Overview, settings: Settings, now: datetime) -> schemas.P
 
 
 def bill(record: JobRecord, settings: Settings) -> schemas.Bill:
-    """What a job has cost, at the rates of the settings."""
-    seconds = record.search_core_seconds + record.verification_core_seconds
-    energy = _energy(seconds, settings)
+    """What a job has cost: energy as counters have measured it, the rest at the settings' rates."""
+    rates = _rates(record, settings)
+    work = record.searched + record.verified
+    energy = rates.kwh(work)
+    intensity = record.co2_kg_per_kwh
+    if intensity is None:
+        intensity = settings.co2_kg_per_kwh
+    if intensity is None:
+        intensity = WORLD_CO2_KG_PER_KWH
+    device_hours = rates.device_hours(work)
     return schemas.Bill(
-        core_seconds=seconds,
+        core_seconds=work.core_seconds,
         search_core_seconds=record.search_core_seconds,
         verification_core_seconds=record.verification_core_seconds,
+        device_seconds=device_hours * SECONDS_PER_HOUR,
         energy_kwh=energy,
-        energy_source="estimated",
-        co2_kg=energy * settings.co2_kg_per_kwh,
-        money=seconds / _SECONDS_PER_HOUR * settings.price_per_core_hour,
+        energy_source=work.energy_source,
+        co2_kg=energy * intensity,
+        co2_kg_per_kwh=intensity,
+        money=device_hours * settings.price_per_device_hour,
         currency=settings.currency,
     )
 
@@ -96,7 +103,8 @@ def trial(record: TrialRecord) -> schemas.Trial:
         fidelity=record.fidelity,
         state=record.state,
         error=record.error,
-        verified=verified(record.verifications),
+        verified=_intervals(record.verified),
+        tested=_intervals(record.tested),
         seed=record.seed,
         created_at=record.created_at,
         finished_at=record.finished_at,
@@ -109,22 +117,6 @@ def trial_detail(record: TrialRecord) -> schemas.TrialDetail:
         schemas.CurvePoint(rung=p.rung, steps=p.steps, metrics=p.metrics) for p in record.curve
     ]
     return schemas.TrialDetail(**dict(trial(record)), curve=points)
-
-
-def verified(
-    verifications: Sequence[VerificationRecord],
-) -> dict[str, dict[str, float]] | None:
-    """By metric the mean, least and greatest value over n fresh seeds; None without any."""
-    if not verifications:
-        return None
-    values: dict[str, list[float]] = defaultdict(list)
-    for verification in verifications:
-        for name, value in verification.metrics.items():
-            values[name].append(value)
-    return {
-        name: {"mean": sum(v) / len(v), "low": min(v), "high": max(v), "n": len(v)}
-        for name, v in values.items()
-    }
 
 
 def export(record: ExportRecord) -> schemas.Export:
@@ -146,7 +138,7 @@ def dataset(record: DatasetRecord) -> schemas.Dataset:
     """A data set."""
     return schemas.Dataset(
         name=record.name,
-        kind="text",
+        kind=record.kind,
         sha256=record.sha256,
         bytes=record.bytes,
         created_at=record.created_at,
@@ -158,7 +150,19 @@ def event(record: EventRecord) -> schemas.Event:
     return schemas.Event(seq=record.seq, type=record.type, at=record.at, data=record.data)
 
 
-def _elapsed(record: JobRecord, now: datetime) -> float:
+def _intervals(estimates: Mapping[str, Estimate]) -> dict[str, schemas.Interval] | None:
+    """Means by metric, in the catalogue's order; None without any."""
+    names = [name for name in METRICS if name in estimates]
+    return {name: interval(estimates[name]) for name in names} or None
+
+
+def interval(estimate: Estimate) -> schemas.Interval:
+    """A mean and its interval."""
+    return schemas.Interval(mean=estimate.mean, low=estimate.low, high=estimate.high, n=estimate.n)
+
+
+def running_seconds(record: JobRecord, now: datetime) -> float:
+    """Seconds that a job has run, without those in which it stood still."""
     if record.running_since is None:
         return record.elapsed_seconds
     # a worker that is lost has run until its lease ended
@@ -176,7 +180,7 @@ def _fraction(
         (counts.settled, budget.trials),
         (elapsed, budget.wall_seconds),
         (spent, budget.full_trainings),
-        (_energy(record.search_core_seconds, settings), budget.energy_kwh),
+        (_rates(record, settings).kwh(record.searched), budget.energy_kwh),
     )
     return min(1.0, max((amount / bound for amount, bound in used if bound), default=0.0))
 
@@ -189,5 +193,5 @@ def _eta(state: JobState, fraction: float, elapsed: float) -> float | None:
     return elapsed * (1 - fraction) / fraction
 
 
-def _energy(core_seconds: float, settings: Settings) -> float:
-    return core_seconds * settings.watts_per_core / _JOULES_PER_KWH
+def _rates(record: JobRecord, settings: Settings) -> Rates:
+    return Rates.of(settings, schemas.Resources.model_validate(record.request["resources"]))

@@ -59,15 +59,23 @@ def front(
     scales: dict[str, dict[str, Any]] | None,
     fidelity: Fidelities,
 ) -> FrontOfNumbers:
-    """The front among the trials that have every objective and keep every bound."""
+    """The front among the trials that have every objective and keep every bound.
+
+    Where the scores are means, one dominates another only beyond their intervals.
+    """
     candidates = np.flatnonzero(_feasible(scores, objectives, bounds, fidelity))
     values = np.column_stack([scores.column(name)[candidates] for name in objectives])
     signs = np.array([-1.0 if _maximised(name) else 1.0 for name in objectives])
     points = values * signs
     measures = _measures(objectives, values, scales)
-    members = _sorted(points, _front(points))
     alike = np.flatnonzero(scores.homogeneous[candidates])
-    homogeneous = alike[_sorted(points[alike], _front(points[alike]))]
+    if scores.half_widths is None:
+        members, homogeneous = _front(points), alike[_front(points[alike])]
+    else:
+        widths = np.column_stack([scores.uncertainty(name)[candidates] for name in objectives])
+        members = pareto.front_beyond(points, widths)
+        homogeneous = alike[pareto.front_beyond(points[alike], widths[alike])]
+    members, homogeneous = _sorted(points, members), _sorted(points, homogeneous)
     scaled = (
         np.column_stack(
             [

@@ -114,15 +114,15 @@ class _Drawing:
         axes.plot(*plane.points(skyline), drawstyle="steps-post", color=INK, lw=1.4, zorder=4)
         for trial in self._members:
             interval = (trial.verified or {}).get(plane.y)
-            if interval:
+            if interval and interval.low is not None and interval.high is not None:
                 x, _ = plane.at(trial)
-                axes.vlines(x, interval["low"], interval["high"], color=INK, lw=1, zorder=5)
+                axes.vlines(x, interval.low, interval.high, color=INK, lw=1, zorder=5)
             self._marks.put(axes, trial, alpha=1, zorder=6, edge=INK, gid=mark_id(trial))
         lines = [dot(GREY, "Pareto front", edge=INK, line=True)]
         if len(skyline) < len(self._members):
             lines.append(dot(GREY, "on it by another objective", edge=INK))
         if any(plane.y in (t.verified or {}) for t in self._members):
-            lines.append(dot(INK, "verified: range over fresh seeds", marker="|", edge=INK))
+            lines.append(dot(INK, "verified: 95 % interval over fresh seeds", marker="|", edge=INK))
         self._lines[:0] = lines
 
     def knee(self, identifier: str | None) -> None:

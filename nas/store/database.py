@@ -53,6 +53,11 @@ class Store:
         # SQLite's own wait for the write lock is a poll, unfair under load: threads of one process
         # queue here instead, and only processes meet at the file
         self._writers = threading.RLock() if sqlite else None
+        if not sqlite:
+            from nas.store import silence  # and the driver, which a SQLite file does without
+
+            # migrations have engines of their own: what they wait for may be long
+            event.listen(engine, "do_connect", silence.connect)
         self._engine = engine
         self._reading = (
             engine

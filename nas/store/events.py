@@ -30,7 +30,8 @@ def next_seq(session: Session, job_id: str, count: int = 1) -> int:
         .where(JobRow.id == job_id)
         .values(next_seq=JobRow.next_seq + count)
         .returning(JobRow.next_seq)
-        .execution_options(synchronize_session=False)
+        # what else is pending may wait for the end of the transaction, and be written together
+        .execution_options(synchronize_session=False, autoflush=False)
     ).one()
     return following - count
 

@@ -261,12 +261,13 @@ def begin(
     trivial_loss: float,
     scales: dict[str, dict[str, Any]],
     device: str | None = None,
+    co2_kg_per_kwh: float | None = None,
 ) -> None:
     """Fix what the job's numbers are measured against, once.
 
     task_key: equal for jobs whose results compare.  result_key: equal for jobs whose results are
     interchangeable.  scales: by metric ``{"low", "high", "log", "maximize"}``.
-    device: the hardware that latencies are of.
+    device: the hardware that latencies are of.  co2_kg_per_kwh: of the electricity here.
 
     Raises:
         LeaseLost, Conflict: it was fixed before, and differently.
@@ -281,6 +282,7 @@ def begin(
         row.trivial_loss = trivial_loss
         row.scales = scales
         row.device = device
+        row.co2_kg_per_kwh = co2_kg_per_kwh
         session.flush()
 
 
@@ -305,25 +307,6 @@ def finish(
         LeaseLost, Conflict: the job's state does not allow it (it was paused or cancelled).
     """
     move(session, fence(session, job_id, token), state, error=error)
-
-
-def add_cost(
-    session: Session,
-    job_id: str,
-    token: int,
-    *,
-    search_core_seconds: float = 0.0,
-    verification_core_seconds: float = 0.0,
-) -> None:
-    """Add to the job's bill.
-
-    Raises:
-        LeaseLost
-    """
-    row = fence(session, job_id, token)
-    row.search_core_seconds += search_core_seconds
-    row.verification_core_seconds += verification_core_seconds
-    session.flush()
 
 
 def move(session: Session, row: JobRow, state: JobState, error: str | None = None) -> None:

@@ -10,16 +10,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nas.catalogue.metrics import METRICS
-from nas.store.records import CurveRecord, TrialRecord, VerificationRecord
+from nas.store.estimates import Verified, of_jobs
+from nas.store.records import CurveRecord, TrialRecord
 from nas.store.tables import ArchitectureRow, RungMetrics, RungRow, TrialRow, VerificationRow
 
 _CHUNK = 500
 """Ids in one query: SQLite and PostgreSQL both limit the parameters of a statement."""
 
+NOTHING_VERIFIED = Verified()
+
 _SAME = tuple(
     name
     for name in TrialRecord.__dataclass_fields__
-    if name not in ("architecture", "metrics", "curve", "verifications")
+    if name not in ("architecture", "metrics", "curve", "verifications", "verified", "tested")
 )
 
 
@@ -33,14 +36,19 @@ def to_record(
     row: TrialRow,
     architecture: dict[str, Any],
     curve: Sequence[CurveRecord] = (),
-    verifications: Sequence[VerificationRecord] = (),
+    verified: Verified = NOTHING_VERIFIED,
 ) -> TrialRecord:
-    """The row as a value."""
+    """The row as a value.
+
+    verified: what its job has verified.
+    """
     return TrialRecord(
         architecture=architecture,
         metrics=metrics_of(row),
         curve=tuple(curve),
-        verifications=tuple(verifications),
+        verifications=tuple(verified.runs.get(row.id, ())),
+        verified=verified.verified.get(row.id, {}),
+        tested=verified.tested.get(row.id, {}),
         **{name: getattr(row, name) for name in _SAME},
     )
 
@@ -58,13 +66,18 @@ def rows_of(session: Session, trial_ids: Sequence[str]) -> dict[str, TrialRow]:
 def records(
     session: Session, rows: Sequence[TrialRow], *, with_curve: bool = False
 ) -> list[TrialRecord]:
-    """The rows as values, in the same order, with two or three queries for all of them."""
+    """The rows as values, in the same order, with a few queries for all of them."""
     ids = [row.id for row in rows]
     architectures = documents(session, ids)
-    verified = verifications(session, ids)
+    verified = _verified(session, rows)
     points = curves(session, ids) if with_curve else {}
     return [
-        to_record(row, architectures[row.id], points.get(row.id, ()), verified.get(row.id, ()))
+        to_record(
+            row,
+            architectures[row.id],
+            points.get(row.id, ()),
+            verified.get(row.job_id, NOTHING_VERIFIED),
+        )
         for row in rows
     ]
 
@@ -98,16 +111,14 @@ def curves(session: Session, trial_ids: Sequence[str]) -> dict[str, list[CurveRe
     return found
 
 
-def verifications(
-    session: Session, trial_ids: Sequence[str]
-) -> dict[str, list[VerificationRecord]]:
-    """The verifications of these trials, by trial, in the order of their seeds."""
-    found: dict[str, list[VerificationRecord]] = defaultdict(list)
-    for ids in _chunks(trial_ids):
-        query = select(VerificationRow).where(VerificationRow.trial_id.in_(ids))
-        for r in session.scalars(query.order_by(VerificationRow.trial_id, VerificationRow.seed)):
-            found[r.trial_id].append(VerificationRecord(r.seed, metrics_of(r)))
-    return found
+def _verified(session: Session, rows: Sequence[TrialRow]) -> dict[str, Verified]:
+    """What the jobs of these trials have verified, where one of the trials is among it."""
+    jobs = {row.id: row.job_id for row in rows}
+    concerned: set[str] = set()
+    for ids in _chunks(list(jobs)):
+        query = select(VerificationRow.trial_id).where(VerificationRow.trial_id.in_(ids))
+        concerned |= {jobs[trial_id] for trial_id in session.scalars(query)}
+    return of_jobs(session, concerned) if concerned else {}
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

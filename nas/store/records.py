@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from nas.billing import Work
+from nas.spread import Estimate
 from nas.states import ExportState, JobState, TrialState
 
 
@@ -15,6 +17,7 @@ class JobRecord:
 
     token: the fencing token of the latest lease.  attempts: claims that did not end in a release.
     elapsed_seconds: running time up to ``running_since`` (None while it stands still).
+    …_metered_core_seconds: those whose energy counters have measured, in …_metered_kwh.
     task_key, result_key, data_hash, trivial_loss, device, scales: None until a worker has begun it.
     """
 
@@ -44,12 +47,33 @@ class JobRecord:
     process_started: float | None
     search_core_seconds: float
     verification_core_seconds: float
+    search_metered_core_seconds: float
+    search_metered_kwh: float
+    verification_metered_core_seconds: float
+    verification_metered_kwh: float
+    co2_kg_per_kwh: float | None
     elapsed_seconds: float
     running_since: datetime | None
     last_seq: int
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+    @property
+    def searched(self) -> Work:
+        """The work of its search."""
+        return Work(
+            self.search_core_seconds, self.search_metered_core_seconds, self.search_metered_kwh
+        )
+
+    @property
+    def verified(self) -> Work:
+        """The work of its verification."""
+        return Work(
+            self.verification_core_seconds,
+            self.verification_metered_core_seconds,
+            self.verification_metered_kwh,
+        )
 
 
 @dataclass(frozen=True)
@@ -66,8 +90,19 @@ class CurveRecord:
 
 @dataclass(frozen=True)
 class VerificationRecord:
-    """A trial trained again with a fresh seed."""
+    """A trial trained again with a fresh seed; ``test`` holds metrics on the test split."""
 
+    seed: int
+    metrics: dict[str, float]
+    test: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TransferRecord:
+    """A verified trial trained on another task, the nth of the job's ``verification.also``."""
+
+    trial_id: str
+    task: int
     seed: int
     metrics: dict[str, float]
 
@@ -79,6 +114,8 @@ class TrialRecord:
     rung: the last one finished.  active_rung: the one in training, or that was in training when
     the trial was interrupted.
     curve is empty unless it was asked for.
+    verified, tested: by metric, over fresh seeds, on the validation and on the test split; their
+    intervals are of the spread of all that the job has verified.
     """
 
     id: str
@@ -104,6 +141,8 @@ class TrialRecord:
     finished_at: datetime | None
     curve: tuple[CurveRecord, ...] = ()
     verifications: tuple[VerificationRecord, ...] = ()
+    verified: dict[str, Estimate] = field(default_factory=dict)
+    tested: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def attention(self) -> list[str]:

@@ -15,15 +15,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import case, func, select
+from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
 from nas.catalogue.metrics import METRICS
 from nas.errors import NotFound
 from nas.states import TrialState
+from nas.store.estimates import of_job
 from nas.store.reading import records
 from nas.store.records import TrialRecord
-from nas.store.tables import JobRow, TrialRow, VerificationRow
+from nas.store.tables import JobRow, TrialRow
 
 Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
@@ -38,6 +39,8 @@ class Scores:
 
     metrics (n, M) in the catalogue's order, NaN where unknown.  complete: at full fidelity, reused
     ones included.  measured: complete, or alive with a finished rung.
+    half_widths (n, M): of the intervals of means, infinite where the spread is not known, 0 of what
+    is exact; None where all numbers are taken as they are.
     """
 
     seq: int
@@ -45,10 +48,17 @@ class Scores:
     complete: Flags
     measured: Flags
     homogeneous: Flags
+    half_widths: Floats | None = None
 
     def column(self, metric: str) -> Floats:
         """Values (n,) of one metric."""
         return self.metrics[:, _COLUMN[metric]]
+
+    def uncertainty(self, metric: str) -> Floats:
+        """Half widths (n,) of the intervals of one metric."""
+        if self.half_widths is None:
+            return np.zeros(len(self.metrics))
+        return self.half_widths[:, _COLUMN[metric]]
 
 
 class ScoreCache:
@@ -85,29 +95,29 @@ def joined(parts: Sequence[Scores]) -> Scores:
         complete=np.concatenate([part.complete for part in parts]),
         measured=np.concatenate([part.measured for part in parts]),
         homogeneous=np.concatenate([part.homogeneous for part in parts]),
+        half_widths=_joined_half_widths(parts),
     )
 
 
 def verified_only(session: Session, job_id: str, scores: Scores) -> Scores:
-    """The scores of verified trials alone: what fresh seeds measured, on average, comes first."""
-    means = [func.avg(getattr(VerificationRow, name)) for name in METRICS]
-    rows = session.execute(
-        select(TrialRow.number, *means)
-        .join(TrialRow, TrialRow.id == VerificationRow.trial_id)
-        .where(TrialRow.job_id == job_id)
-        .group_by(TrialRow.number)
-    ).all()
+    """The scores of verified trials alone, by the means of what fresh seeds measured."""
+    found = of_job(session, job_id)
     metrics = scores.metrics.copy()
+    half_widths = np.zeros_like(metrics)
     verified = np.zeros(len(metrics), dtype=np.bool_)
-    for number, *values in rows:
-        measured = np.array(values, dtype=np.float64)
+    # a quality that was measured once tells nothing of its spread; costs are taken as they are
+    half_widths[:, [_COLUMN[name] for name in METRICS if not METRICS[name].cost]] = np.inf
+    for trial_id, number in _numbers(session, list(found.verified)).items():
         verified[number - 1] = True
-        metrics[number - 1] = np.where(np.isnan(measured), metrics[number - 1], measured)
+        for name, estimate in found.verified[trial_id].items():
+            metrics[number - 1, _COLUMN[name]] = estimate.mean
+            half_widths[number - 1, _COLUMN[name]] = estimate.half_width
     return replace(
         scores,
         metrics=metrics,
         complete=scores.complete & verified,
         measured=scores.measured & verified,
+        half_widths=half_widths,
     )
 
 
@@ -136,6 +146,20 @@ def across(
         rows = numbered(session, job_ids[i], [number - starts[i] for number in own])
         found.update(zip(own, rows, strict=True))
     return [found[number] for number in numbers]
+
+
+def _joined_half_widths(parts: Sequence[Scores]) -> Floats | None:
+    known = [part.half_widths for part in parts if part.half_widths is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
+
+
+def _numbers(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(trial_ids), _NUMBERS_AT_ONCE):
+        wanted = trial_ids[start : start + _NUMBERS_AT_ONCE]
+        query = select(TrialRow.id, TrialRow.number).where(TrialRow.id.in_(wanted))
+        found.update((trial_id, number) for trial_id, number in session.execute(query))
+    return found
 
 
 def _refreshed(session: Session, job_id: str, known: Scores | None) -> Scores:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from nas.states import TrialState, check_trial
 from nas.store import events
 from nas.store.reading import documents, to_record
+from nas.store.records import TrialRecord
 from nas.store.tables import TrialRow
 
 
@@ -44,8 +45,10 @@ def before_running(row: TrialRow) -> TrialState:
     return TrialState.WAITING if row.rung is None else TrialState.PAUSED
 
 
-def move(session: Session, rows: Sequence[TrialRow], state: TrialState, now: datetime) -> None:
-    """Change the state of trials of a locked job, and tell.
+def move(
+    session: Session, rows: Sequence[TrialRow], state: TrialState, now: datetime
+) -> list[TrialRecord]:
+    """Change the state of trials of a locked job, and tell (see there).
 
     Raises:
         Conflict: the table of transitions does not have it.
@@ -59,30 +62,30 @@ def move(session: Session, rows: Sequence[TrialRow], state: TrialState, now: dat
             row.active_rung = None
         if state.final:
             row.finished_at = now
-    tell(session, rows)
+    return tell(session, rows)
 
 
 def tell(
     session: Session,
     rows: Sequence[TrialRow],
     architectures: Mapping[str, dict[str, Any]] | None = None,
-) -> None:
-    """Append the events of trials of one job as they are now.
+) -> list[TrialRecord]:
+    """Append the events of trials of one job as they are now; gives them without verifications.
 
     architectures: by trial, where the caller has them.
     """
     if not rows:
-        return
+        return []
     if architectures is None:
         architectures = documents(session, [row.id for row in rows])
     first = events.next_seq(session, rows[0].job_id, len(rows))
-    for seq, row in enumerate(rows, start=first):
-        trial = to_record(row, architectures[row.id])
+    trials = [to_record(row, architectures[row.id]) for row in rows]
+    for seq, (row, trial) in enumerate(zip(rows, trials, strict=True), start=first):
         row.seq = seq
         events.add(
             session,
             row.job_id,
-            row.seq,
+            seq,
             "trial",
             {
                 "trial": trial.id,
@@ -95,4 +98,4 @@ def tell(
                 "attention": trial.attention,
             },
         )
-    session.flush()
+    return trials

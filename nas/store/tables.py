@@ -164,6 +164,15 @@ class JobRow(Base):
     process_started: Mapped[float | None]
     search_core_seconds: Mapped[float] = mapped_column(default=0.0)
     verification_core_seconds: Mapped[float] = mapped_column(default=0.0)
+    search_metered_core_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    """Those of them whose energy counters have measured, which is next."""
+    search_metered_kwh: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    verification_metered_core_seconds: Mapped[float] = mapped_column(
+        default=0.0, server_default="0"
+    )
+    verification_metered_kwh: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    co2_kg_per_kwh: Mapped[float | None]
+    """Of the electricity where it ran, where a worker was told."""
     elapsed_seconds: Mapped[float] = mapped_column(default=0.0)
     running_since: Mapped[datetime | None]
     next_seq: Mapped[int] = mapped_column(default=1)
@@ -254,6 +263,36 @@ class VerificationRow(Metrics, Base):
         ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True
     )
     seed: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    finished_at: Mapped[datetime]
+    test: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Metrics on the test split, which nothing is ever chosen by."""
+
+
+class TransferRow(Base):
+    """A verified trial trained on another task: which of ``verification.also``, from 0."""
+
+    __tablename__ = "transfers"
+
+    trial_id: Mapped[str] = mapped_column(
+        ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True
+    )
+    task: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seed: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    metrics: Mapped[dict[str, Any]]
+    finished_at: Mapped[datetime]
+
+
+class LatencyRoundsRow(Base):
+    """What a verified trial took in each round, round by round beside all others verified."""
+
+    __tablename__ = "latency_rounds"
+
+    trial_id: Mapped[str] = mapped_column(
+        ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True
+    )
+    milliseconds: Mapped[list[float]] = mapped_column(JSON)
+    alone: Mapped[bool]
+    """Whether nothing else ran on the machine meanwhile."""
     finished_at: Mapped[datetime]
 
 

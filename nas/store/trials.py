@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import case, select
 from sqlalchemy.orm import Session
@@ -12,9 +13,10 @@ from nas.catalogue.metrics import METRICS
 from nas.errors import Conflict, LeaseLost, NotFound
 from nas.states import TrialState, check_trial
 from nas.store import clock, settling
+from nas.store.bills import bill_search, bill_verification
 from nas.store.ids import new_id
 from nas.store.jobs import fence
-from nas.store.reading import records, rows_of, to_record
+from nas.store.reading import records, rows_of
 from nas.store.records import TrialRecord
 from nas.store.tables import (
     ArchitectureRow,
@@ -49,36 +51,46 @@ def insert(
     Raises:
         LeaseLost, Conflict: the job has this architecture already.
     """
-    job = fence(session, job_id, token)
-    fingerprint = architecture.fingerprint()
-    _refuse_duplicate(session, job_id, fingerprint)
-    known = state == TrialState.REUSED
-    now = clock.now(session)
-    row = TrialRow(
-        id=new_id("trial"),
-        job_id=job_id,
-        number=job.next_number,
-        fingerprint=fingerprint,
-        homogeneous=architecture.homogeneous,
+    row, document = _add(
+        session,
+        fence(session, job_id, token),
+        architecture=architecture,
         origin=origin,
         seed=seed,
         state=state,
         rung=rung,
-        steps=job.max_steps if known else 0,
-        fidelity=1.0 if known else 0.0,
         reused_from=reused_from,
-        result_key=job.result_key,
-        created_at=now,
-        finished_at=now if state.final else None,
+        metrics={**(metrics or {}), **costs},
     )
-    job.next_number += 1
-    _assign(row, {**(metrics or {}), **costs})
-    session.add(row)
-    session.flush()
-    document = architecture.model_dump(mode="json")
-    session.add(ArchitectureRow(trial_id=row.id, document=document))
+    return settling.tell(session, [row], {row.id: document})[0]
+
+
+def insert_started(
+    session: Session,
+    job_id: str,
+    token: int,
+    *,
+    architecture: Architecture,
+    origin: str,
+    seed: int,
+    costs: Mapping[str, float],
+) -> TrialRecord:
+    """A new trial that trains towards the first rung at once: ``insert`` and ``start`` in one.
+
+    Raises:
+        LeaseLost, Conflict: the job has this architecture already.
+    """
+    row, document = _add(
+        session,
+        fence(session, job_id, token),
+        architecture=architecture,
+        origin=origin,
+        seed=seed,
+        state=TrialState.WAITING,
+        metrics=costs,
+    )
     settling.tell(session, [row], {row.id: document})
-    return to_record(row, document)
+    return _start(session, row, 0, {row.id: document})
 
 
 def start(session: Session, trial_id: str, token: int, rung: int) -> TrialRecord:
@@ -88,13 +100,7 @@ def start(session: Session, trial_id: str, token: int, rung: int) -> TrialRecord
         LeaseLost, NotFound, Conflict: it runs already or has ended.
     """
     _, row = _fenced(session, trial_id, token)
-    now = clock.now(session)
-    check_trial(row.state, TrialState.RUNNING)
-    row.state = TrialState.RUNNING
-    row.active_rung = rung
-    row.started_at = row.started_at or now
-    settling.tell(session, [row])
-    return records(session, [row])[0]
+    return _start(session, row, rung)
 
 
 def finish_rung(
@@ -109,11 +115,13 @@ def finish_rung(
     evaluation_seconds: float,
     state: TrialState,
     core_seconds: float | None = None,
+    metered_kwh: float | None = None,
 ) -> TrialRecord:
     """Record what a running trial measured at a rung: its curve, its state and the job's bill.
 
     state: paused, or completed at full fidelity.  core_seconds: added to the bill of the search,
-    by default training and evaluation on one core.
+    by default training and evaluation on one core.  metered_kwh: their energy, if counters have
+    measured it.
 
     Raises:
         LeaseLost, NotFound, Conflict: it was not running, or has this rung already.
@@ -140,11 +148,10 @@ def finish_rung(
     row.training_seconds += training_seconds
     row.evaluation_seconds += evaluation_seconds
     seconds = training_seconds + evaluation_seconds if core_seconds is None else core_seconds
-    job.search_core_seconds += seconds
+    bill_search(job, seconds, metered_kwh)
     job.attempts = 1  # this one gets somewhere: earlier crashes are forgiven
     row.active_rung = None
-    settling.move(session, [row], state, now)
-    return records(session, [row])[0]
+    return settling.move(session, [row], state, now)[0]
 
 
 def stop(session: Session, trial_ids: Sequence[str], token: int) -> None:
@@ -182,20 +189,29 @@ def interrupt(session: Session, trial_id: str, token: int) -> TrialRecord:
         LeaseLost, NotFound, Conflict: it is not running.
     """
     _, row = _fenced(session, trial_id, token)
-    settling.move(session, [row], settling.before_running(row), clock.now(session))
-    return records(session, [row])[0]
+    return settling.move(session, [row], settling.before_running(row), clock.now(session))[0]
 
 
 def set_metrics(
-    session: Session, trial_id: str, token: int, metrics: Mapping[str, float]
+    session: Session,
+    trial_id: str,
+    token: int,
+    metrics: Mapping[str, float],
+    *,
+    evaluation_seconds: float = 0.0,
+    core_seconds: float = 0.0,
 ) -> TrialRecord:
     """Put measured metrics in the place of those that the trial has, in whatever state it is.
+
+    The seconds that it took are added to the trial's, those of cores to the bill of the search.
 
     Raises:
         LeaseLost, NotFound
     """
-    _, row = _fenced(session, trial_id, token)
+    job, row = _fenced(session, trial_id, token)
     _assign(row, metrics)
+    row.evaluation_seconds += evaluation_seconds
+    job.search_core_seconds += core_seconds
     settling.tell(session, [row])
     return records(session, [row])[0]
 
@@ -207,8 +223,14 @@ def add_verification(
     seed: int,
     metrics: Mapping[str, float],
     core_seconds: float = 0.0,
+    *,
+    test: Mapping[str, float] | None = None,
+    metered_kwh: float | None = None,
 ) -> None:
     """Record a training with a fresh seed; one for each (trial, seed), its cost billed apart.
+
+    test: what it measured on the test split.  metered_kwh: the energy of these core-seconds, if
+    counters have measured it.
 
     Raises:
         LeaseLost, NotFound, Conflict: this seed is recorded already.
@@ -218,8 +240,9 @@ def add_verification(
         raise Conflict(f"trial {trial_id} is verified with seed {seed} already")
     verification = VerificationRow(trial_id=trial_id, seed=seed, finished_at=clock.now(session))
     _assign(verification, metrics)
+    verification.test = dict(test) if test else None
     session.add(verification)
-    job.verification_core_seconds += core_seconds
+    bill_verification(job, core_seconds, metered_kwh)
     settling.tell(session, [row])
 
 
@@ -253,20 +276,83 @@ def all(  # noqa: A001 - read as trials.all
     return records(session, rows, with_curve=with_curve)
 
 
-def reusable(session: Session, fingerprint: str, result_key: str) -> TrialRecord | None:
-    """A trial at full fidelity whose result holds for jobs of this key, if there is one."""
+def reusable(
+    session: Session, fingerprint: str, result_key: str, metrics: Iterable[str] = ()
+) -> TrialRecord | None:
+    """A trial at full fidelity whose result holds for jobs of this key, if there is one.
+
+    metrics: those of them that training gives must be there: not every job measures all.
+    """
+    wanted = [name for name in RUNG_METRICS if name in set(metrics)]
     row = session.scalar(
         select(TrialRow)
         .where(
             TrialRow.result_key == result_key,
             TrialRow.fingerprint == fingerprint,
             TrialRow.state.in_((TrialState.COMPLETED, TrialState.REUSED)),
+            *(getattr(TrialRow, name).is_not(None) for name in wanted),
         )
         # the one that was trained, rather than one that reused it
         .order_by(case((TrialRow.state == TrialState.COMPLETED, 0), else_=1), TrialRow.id)
         .limit(1)
     )
     return None if row is None else records(session, [row], with_curve=True)[0]
+
+
+def _add(
+    session: Session,
+    job: JobRow,
+    *,
+    architecture: Architecture,
+    origin: str,
+    seed: int,
+    state: TrialState,
+    metrics: Mapping[str, float],
+    rung: int | None = None,
+    reused_from: str | None = None,
+) -> tuple[TrialRow, dict[str, Any]]:
+    """A new trial of a locked job and its architecture's document."""
+    fingerprint = architecture.fingerprint()
+    _refuse_duplicate(session, job.id, fingerprint)
+    known = state == TrialState.REUSED
+    now = clock.now(session)
+    row = TrialRow(
+        id=new_id("trial"),
+        job_id=job.id,
+        number=job.next_number,
+        fingerprint=fingerprint,
+        homogeneous=architecture.homogeneous,
+        origin=origin,
+        seed=seed,
+        state=state,
+        rung=rung,
+        steps=job.max_steps if known else 0,
+        fidelity=1.0 if known else 0.0,
+        reused_from=reused_from,
+        result_key=job.result_key,
+        created_at=now,
+        finished_at=now if state.final else None,
+    )
+    job.next_number += 1
+    _assign(row, metrics)
+    session.add(row)
+    session.flush()
+    document = architecture.model_dump(mode="json")
+    session.add(ArchitectureRow(trial_id=row.id, document=document))
+    return row, document
+
+
+def _start(
+    session: Session,
+    row: TrialRow,
+    rung: int,
+    architectures: Mapping[str, dict[str, Any]] | None = None,
+) -> TrialRecord:
+    check_trial(row.state, TrialState.RUNNING)
+    row.state = TrialState.RUNNING
+    row.active_rung = rung
+    row.started_at = row.started_at or clock.now(session)
+    return settling.tell(session, [row], architectures)[0]
 
 
 def _fenced(session: Session, trial_id: str, token: int) -> tuple[JobRow, TrialRow]:

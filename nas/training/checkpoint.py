@@ -36,6 +36,10 @@ class Checkpoint:
     notes: dict[str, float] = field(default_factory=dict)
     memory: tuple[Tensor | None, ...] | None = None
 
+    def trimmed(self) -> Checkpoint:
+        """Without what only training needs, two thirds of the file."""
+        return replace(self, optimizer=None, memory=None)
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write it in place of what was there; killed on the way, the old one stays."""
@@ -80,7 +84,7 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
 
 
 def trim_checkpoint(path: Path) -> None:
-    """Drop what only training needs, two thirds of the file: for trials that will not go on.
+    """Drop what only training needs: for trials that will not go on.
 
     Raises:
         CorruptCheckpoint
@@ -88,7 +92,7 @@ def trim_checkpoint(path: Path) -> None:
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.optimizer is not None:
-        save_checkpoint(path, replace(checkpoint, optimizer=None, memory=None))
+        save_checkpoint(path, checkpoint.trimmed())
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

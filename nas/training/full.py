@@ -45,7 +45,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a training came to; metrics are loss, accuracy and expected_depth.
+    """What a training came to; metrics are those of the task, what is costly after it alone.
 
     finished: False if it was stopped on the way: ``validation_after`` and ``test`` are empty, and
     it can be resumed.  seconds: of training, before an interruption included.
@@ -179,6 +179,9 @@ class _FullTraining:
         test: dict[str, float] = {}
         if finished:
             after = self.trainer.evaluate("validation", self.config.recipe.evaluation_batches)
+            if "effective_context" in self.config.task.metrics:
+                context = self.trainer.effective_context()
+                after |= {} if context is None else {"effective_context": context}
             test = self.trainer.evaluate("test", TEST_BATCHES)
         return TrainingOutcome(
             finished=finished,

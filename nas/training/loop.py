@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from nas.tasks.base import Batch, HeldOut, Task
 from nas.tasks.streams import StreamBatch, StreamedTask
 from nas.training import objectives
 from nas.training.checkpoint import Checkpoint
+from nas.training.evaluation import context_used, executed_flops, precision
 from nas.training.failures import memory_failures
 from nas.training.optimizer import build_optimizer, set_learning_rate
 from nas.training.schedule import Schedule
@@ -109,7 +110,7 @@ class Trainer:
     def evaluate(
         self, split: HeldOut, limit: int | None, *, should_stop: StopCheck = never
     ) -> dict[str, float]:
-        """Loss (nats per target), accuracy and expected depth over a split; empty if stopped.
+        """Loss (nats per target), accuracy, expected depth and FLOPs on a split; empty if stopped.
 
         Raises:
             TrialFailed: the loss is not finite, or memory is short.
@@ -138,7 +139,19 @@ class Trainer:
             "loss": nats / count,
             "accuracy": hits / count,
             "expected_depth": layers / tokens,
+            "expected_flops": executed_flops(
+                self.model, self.task, self.recipe, split, self.device
+            ),
         }
+
+    def effective_context(self, *, should_stop: StopCheck = never) -> float | None:
+        """Tokens of context that the model uses on the validation split; None if stopped.
+
+        Raises:
+            Unsupported: the task has not one target for each position.
+            TrialFailed: memory is short.
+        """
+        return context_used(self.model, self.task, self.recipe, self.device, should_stop)
 
     def recent_loss(self) -> float:
         """Mean training loss since the last call (auxiliary losses included), or NaN."""
@@ -162,14 +175,15 @@ class Trainer:
         """Go on from a checkpoint of the same training.
 
         Raises:
-            TrialFailed: it belongs to another training, or was trimmed.
+            TrialFailed: it belongs to another training, or was trimmed before its end.
         """
         if checkpoint.identity != self.identity:
             raise TrialFailed("the checkpoint is of another training (architecture, data, recipe)")
-        if checkpoint.optimizer is None:
+        if checkpoint.optimizer is not None:
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+        elif checkpoint.steps < self.schedule.max_steps:
             raise TrialFailed("the checkpoint was trimmed: its training cannot go on")
         self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
         self._memory = checkpoint.memory
         self.steps = checkpoint.steps
 
@@ -214,7 +228,7 @@ class Trainer:
         if memory is not None:
             rows = batch.tokens.shape[0]
             memory = tuple(None if m is None else m[:rows] for m in memory)
-        with self._precision():
+        with precision(self.recipe, self.device):
             out: ModelOutput = self.model(batch.tokens, batch.mask, memory=memory)
         return out
 
@@ -223,11 +237,6 @@ class Trainer:
         if not math.isfinite(float(self._losses + self._norms)):
             raise TrialFailed(f"diverged at step {self.steps}: the loss is not finite")
         self._norms.zero_()
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.recipe.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _random_state_kept(self) -> AbstractContextManager[object]:
         """The process gets its own random state back when the steps are done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,9 @@ class Segment:
     """What to train and how far.
 
     max_steps: the full fidelity, which the schedule spans.  to_steps: the rung.  checkpoint: read
-    if it is there, written in the end, every save_seconds on the way, and when stopped.
+    if it is there, written in the end, every save_seconds on the way, and when stopped; at full
+    fidelity it holds the weights alone.  context: whether the effective context is measured too.
+    test_batches: of the test split, evaluated in the end; by default none.
     """
 
     architecture: Architecture
@@ -33,6 +35,8 @@ class Segment:
     threads: int = 1
     device: str = "cpu"
     save_seconds: float = 20.0
+    context: bool = False
+    test_batches: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class SegmentResult:
 
     finished: trained to the rung and evaluated there; otherwise it was stopped, ``metrics`` is
     empty, and the same segment goes on from the checkpoint.
-    metrics: loss (nats per token), accuracy, expected_depth on the validation split.
+    metrics: those of the task, on the validation split.  test: on the test split, if asked for.
     The seconds are of this call, not of earlier ones that were interrupted.
     """
 
@@ -50,6 +54,7 @@ class SegmentResult:
     metrics: dict[str, float]
     training_seconds: float
     evaluation_seconds: float
+    test: dict[str, float] = field(default_factory=dict)
 
 
 def run_segment(
@@ -83,20 +88,35 @@ def run_segment(
 
     finished = trainer.run(segment.to_steps, should_stop=should_stop, on_step=after_step)
     if trainer.steps > steps_before:
-        save_checkpoint(segment.checkpoint, trainer.checkpoint())
+        checkpoint = trainer.checkpoint()
+        over = trainer.steps == segment.max_steps
+        save_checkpoint(segment.checkpoint, checkpoint.trimmed() if over else checkpoint)
     trained = time.perf_counter()
     metrics: dict[str, float] = {}
+    test: dict[str, float] = {}
     if finished:
-        metrics = trainer.evaluate(
-            "validation", segment.recipe.evaluation_batches, should_stop=should_stop
-        )
+        metrics = _evaluate(trainer, segment, should_stop)
+        if metrics and segment.test_batches:
+            test = trainer.evaluate("test", segment.test_batches, should_stop=should_stop)
+            metrics = metrics if test else {}
     return SegmentResult(
         steps=trainer.steps,
         finished=bool(metrics),
         metrics=metrics,
         training_seconds=trained - began,
         evaluation_seconds=time.perf_counter() - trained,
+        test=test,
     )
+
+
+def _evaluate(trainer: Trainer, segment: Segment, should_stop: StopCheck) -> dict[str, float]:
+    """Everything that the segment is to measure, or nothing if stopped."""
+    batches = segment.recipe.evaluation_batches
+    metrics = trainer.evaluate("validation", batches, should_stop=should_stop)
+    if metrics and segment.context:
+        context = trainer.effective_context(should_stop=should_stop)
+        return {} if context is None else {**metrics, "effective_context": context}
+    return metrics
 
 
 def _trainer(segment: Segment, task: Task) -> Trainer:

@@ -116,6 +116,7 @@ def tour(client: TestClient, scene: Scene) -> Iterator[tuple[str, str, Response]
     yield f"{of_job}/events", "get", client.get(f"/v1/jobs/{job}/events")
     yield f"{of_job}/trials", "get", client.get(f"/v1/jobs/{job}/trials")
     yield f"{of_job}/pareto", "get", client.get(f"/v1/jobs/{job}/pareto")
+    yield f"{of_job}/report", "get", client.get(f"/v1/jobs/{job}/report")
     yield "/v1/pareto", "get", client.get("/v1/pareto", params={"job": job})
     yield "/v1/trials/{trial_id}", "get", client.get(f"/v1/trials/{trial}")
     asked = client.post(f"/v1/jobs/{job}/exports")

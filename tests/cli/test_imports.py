@@ -60,6 +60,7 @@ def test_http_commands_import_nothing_heavy(service: Any, finished: str, tmp_pat
         ["watch", finished],
         ["trials", finished],
         ["pareto", finished],
+        ["report", finished],
         ["data", "list"],
         ["export", finished, "--trial", "best:parameters", "-o", str(tmp_path)],
         url=service.url,

@@ -48,7 +48,9 @@ def test_profile_prices_an_architecture(nas: Any, tmp_path: Path) -> None:
     two = nas.json("profile", str(file), "--sequence-length", "128", "--batch-size", "2")
     assert two["flops"] == 2 * one["flops"]
     assert two["parameters"] == one["parameters"]
-    assert "parameters" in nas("profile", str(file)).stdout
+    shown = nas("profile", str(file), "--sequence-length", "128").stdout
+    assert "parameters" in shown
+    assert "latency: of " in shown
     file.write_text(json.dumps({"architecture": ARCHITECTURE, "anything": "else"}))
     assert nas.json("profile", str(file), "--sequence-length", "128") == one
 

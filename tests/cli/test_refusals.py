@@ -34,7 +34,7 @@ def test_refused_job_says_where_and_what_is_allowed(nas: Any) -> None:
         "submit", "-", stdin='{"task": {"name": "text_lm"}, "strategy": {"name": "x"}, "bogus": 1}'
     )
     assert "/strategy/name" in said
-    assert "allowed: pareto, nsga2, random" in said
+    assert "allowed: pareto, nsga2, regularized_evolution, random" in said
     assert "/bogus: unknown key" in said
 
 
@@ -59,6 +59,7 @@ def test_the_url_may_stand_before_the_command(nas: Any) -> None:
         ("cancel", "job_none"),
         ("trials", "job_none"),
         ("pareto", "job_none"),
+        ("report", "job_none"),
         ("export", "job_none"),
         ("data", "rm", "none"),
     ],
@@ -126,3 +127,13 @@ def service_error(status: int) -> ServiceError:
 )
 def test_exit_codes(error: Exception, code: int) -> None:
     assert exit_code(error) == code
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_country_that_is_not_known_is_refused_before_anything_starts(
+    nas: Any, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("NAS_COUNTRY", "XXX")
+    said = nas.refused(command)
+    assert "/country" in said
+    assert "DEU" in said

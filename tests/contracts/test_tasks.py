@@ -11,8 +11,11 @@ import torch
 
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.tasks import TASKS, ListOps, Mqar, TaskConfig, TextLM
+from nas.schemas import TrainingRecipe
 from nas.tasks import BUILDERS, Task, build_task
 from nas.tasks.base import Batch
+from nas.training.segment import Segment, run_segment
+from search_spaces import Architecture
 
 SMALLER: dict[str, TaskConfig] = {
     "text_lm": TextLM(sequence_length=32),
@@ -138,4 +141,18 @@ def test_the_hash_is_of_the_data(task: Task, cache: Path) -> None:
 
 
 def test_metrics_are_in_the_catalogue(config: TaskConfig) -> None:
-    assert set(config.metrics) <= set(METRICS)
+    assert set(config.metrics) <= {name for name, m in METRICS.items() if m.known == "at each rung"}
+
+
+def test_a_rung_measures_what_is_promised(task: Task, tmp_path: Path) -> None:
+    layer = {"attention": {"type": "linear"}, "feedforward": {"type": "dense"}, "heads": 2}
+    segment = Segment(
+        Architecture.model_validate({"width": 16, "layers": [layer]}),
+        TrainingRecipe(batch_size=4, evaluation_batches=1),
+        max_steps=1,
+        to_steps=1,
+        seed=0,
+        checkpoint=tmp_path / "trial.pt",
+        context="effective_context" in task.config.metrics,
+    )
+    assert set(run_segment(segment, task).metrics) == set(task.config.metrics)

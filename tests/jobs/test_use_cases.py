@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from nas.billing import WORLD_CO2_KG_PER_KWH
 from nas.errors import Conflict, NotFound
 from nas.jobs import Jobs
 from nas.schemas import ExportRequest, JobRequest
 from nas.settings import Settings
 from nas.states import JobState, TrialState
-from nas.store import exports
+from nas.store import Store, bills, exports
 from nas.store import jobs as job_rows
 from search_spaces import load_space
 from search_spaces.errors import InvalidInput
@@ -194,7 +195,7 @@ def test_the_best_is_of_the_highest_rung_while_nothing_is_complete(service: Jobs
 def test_a_job_is_billed_at_the_rates_of_the_settings(service: Jobs, lab: Any) -> None:
     job = lab.running()
     with lab.store.write() as session:
-        job_rows.add_cost(
+        bills.add_cost(
             session, job.id, job.token, search_core_seconds=5400, verification_core_seconds=1800
         )
     bill = service.get(job.id).bill
@@ -202,6 +203,59 @@ def test_a_job_is_billed_at_the_rates_of_the_settings(service: Jobs, lab: Any) -
     assert bill.energy_kwh == pytest.approx(0.072)  # two core-hours of 36 W
     assert bill.co2_kg == pytest.approx(0.036)
     assert (bill.money, bill.currency) == (pytest.approx(4.0), "EUR")
+    assert (bill.energy_source, bill.device_seconds) == ("estimated", pytest.approx(7200))
+
+
+def test_what_counters_have_measured_is_not_estimated(service: Jobs, lab: Any) -> None:
+    job = lab.running()
+    with lab.store.write() as session:
+        jobs = (session, job.id, job.token)
+        bills.add_cost(*jobs, search_core_seconds=3600, metered_kwh=0.1)
+    bill = service.get(job.id).bill
+    assert (bill.energy_kwh, bill.energy_source) == (pytest.approx(0.1), "measured")
+    with lab.store.write() as session:
+        jobs = (session, job.id, job.token)
+        bills.add_cost(*jobs, verification_core_seconds=1800, metered_kwh=0.2)
+        bills.add_cost(*jobs, verification_core_seconds=3600)
+    bill = service.get(job.id).bill
+    assert bill.energy_kwh == pytest.approx(0.1 + 0.2 + 0.036)  # one core-hour of 36 W
+    assert bill.energy_source == "partly measured"
+    record = lab.record(job.id)
+    assert (record.search_metered_kwh, record.verification_metered_kwh) == (0.1, 0.2)
+
+
+def test_a_job_on_gpus_pays_for_gpus(service: Jobs, lab: Any) -> None:
+    job = lab.running(resources={"threads": 2, "gpus": 0.5, "trials_at_once": 1})
+    with lab.store.write() as session:  # an hour of two cores and half a GPU
+        bills.add_cost(session, job.id, job.token, search_core_seconds=7200)
+    bill = service.get(job.id).bill
+    assert bill.device_seconds == pytest.approx(1800)
+    assert bill.money == pytest.approx(1.0)
+    assert bill.energy_kwh == pytest.approx(0.072 + 0.15)  # half of 300 W
+
+
+def test_the_carbon_of_where_it_ran_comes_first(
+    store: Store, service_settings: Settings, lab: Any
+) -> None:
+    elsewhere, here = lab.running(), lab.running()
+    for job, intensity in ((elsewhere, 0.1), (here, None)):
+        with lab.store.write() as session:
+            job_rows.begin(
+                session,
+                job.id,
+                job.token,
+                task_key="t",
+                result_key="r",
+                data_hash="d",
+                trivial_loss=1.0,
+                scales={},
+                co2_kg_per_kwh=intensity,
+            )
+    service = Jobs(store, service_settings)
+    assert service.get(elsewhere.id).bill.co2_kg_per_kwh == 0.1
+    assert service.get(here.id).bill.co2_kg_per_kwh == 0.5
+    unknown = Jobs(store, service_settings.model_copy(update={"co2_kg_per_kwh": None}))
+    assert unknown.get(here.id).bill.co2_kg_per_kwh == WORLD_CO2_KG_PER_KWH
 
 
 def test_an_id_that_no_database_can_hold_is_no_fault_of_ours(service: Jobs) -> None:

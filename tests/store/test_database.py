@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from nas.errors import StoreUnavailable
-from nas.store import Store, database, events, jobs, migrate
+from nas.store import Store, bills, database, events, jobs, migrate
 from nas.store.database import REVISION
 
 
@@ -27,7 +27,7 @@ def test_sixteen_threads_can_write(lab: Any) -> None:
     def write(thread: int) -> None:
         for _ in range(8):
             with lab.store.write() as session:
-                jobs.add_cost(session, job.id, job.token, search_core_seconds=1.0)
+                bills.add_cost(session, job.id, job.token, search_core_seconds=1.0)
                 events.append(session, job.id, "job", {"thread": thread})
 
     with ThreadPoolExecutor(16) as pool:
@@ -44,7 +44,7 @@ def test_several_stores_on_one_database_wait_for_each_other(lab: Any, database_u
     def write(number: int) -> None:
         for _ in range(6):
             with stores[number % 4].write() as session:
-                jobs.add_cost(session, job.id, job.token, search_core_seconds=1.0)
+                bills.add_cost(session, job.id, job.token, search_core_seconds=1.0)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from nas.errors import LeaseLost
 from nas.states import JobState, TrialState
-from nas.store import events, jobs, leases, trials
+from nas.store import bills, events, jobs, leases, trials
 from search_spaces.architecture import Architecture
 
 
@@ -98,8 +98,11 @@ WRITES: dict[str, Callable[[Session, str, str, int], object]] = {
     ),
     "set_phase": lambda s, job, trial, token: jobs.set_phase(s, job, token, "searching"),
     "finish": lambda s, job, trial, token: jobs.finish(s, job, token, JobState.SUCCEEDED),
-    "add_cost": lambda s, job, trial, token: jobs.add_cost(s, job, token, search_core_seconds=1),
+    "add_cost": lambda s, job, trial, token: bills.add_cost(s, job, token, search_core_seconds=1),
     "insert": lambda s, job, trial, token: trials.insert(
+        s, job, token, architecture=_other(), origin="random", seed=0, costs={}
+    ),
+    "insert_started": lambda s, job, trial, token: trials.insert_started(
         s, job, token, architecture=_other(), origin="random", seed=0, costs={}
     ),
     "start": lambda s, job, trial, token: trials.start(s, trial, token, 0),

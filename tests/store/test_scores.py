@@ -72,6 +72,13 @@ def test_verified_scores_are_the_means_over_fresh_seeds(lab: Any) -> None:
     assert found.complete.tolist() == [False, True, False]
     assert found.column("loss").tolist() == [1.0, 2.0, 1.0]
     assert found.column("parameters")[1] == 10.0
+    # t = 12.706 of one degree of freedom; nothing tells of the spread of what is not verified
+    expected = [np.inf, 12.706 * 0.5**0.5 / 2**0.5, np.inf]
+    np.testing.assert_allclose(found.uncertainty("loss"), expected, rtol=1e-4)
+    assert found.uncertainty("parameters").tolist() == [0.0, 0.0, 0.0]
+    assert known.uncertainty("loss").tolist() == [0.0, 0.0, 0.0]
+    assert scores.joined([found, found]).uncertainty("loss")[4] == found.uncertainty("loss")[1]
+    assert scores.joined([known, known]).half_widths is None
     assert known.column("loss").tolist() == [1.0, 1.0, 1.0]
 
 

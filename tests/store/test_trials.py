@@ -12,9 +12,18 @@ from nas.catalogue.metrics import METRICS
 from nas.errors import Conflict, LeaseLost, NotFound
 from nas.states import JobState, TrialState
 from nas.store import events, jobs, leases, trials
+from nas.store.records import TrialRecord
 from nas.store.tables import Metrics, RungRow
+from search_spaces import Architecture
 
 COSTS = {"parameters": 1000.0, "flops": 5e9}
+ONE = Architecture.model_validate(
+    {
+        "width": 16,
+        "layers": [{"attention": {"type": "full"}, "feedforward": {"type": "dense"}}],
+        "position": "sinusoidal",
+    }
+)
 
 
 def _begin(lab: Any, job: Any, result_key: str = "result") -> None:
@@ -29,6 +38,11 @@ def _begin(lab: Any, job: Any, result_key: str = "result") -> None:
             trivial_loss=3.2,
             scales={"loss": {"low": 0.0, "high": 3.2, "log": False, "maximize": False}},
         )
+
+
+def _all(lab: Any, job: Any) -> list[TrialRecord]:
+    with lab.store.read() as session:
+        return trials.all(session, job.id)
 
 
 def test_there_is_a_column_for_each_metric_and_for_nothing_else() -> None:
@@ -47,6 +61,33 @@ def test_trials_are_numbered_from_one_and_come_back_as_they_went_in(lab: Any) ->
     assert found[0].homogeneous
     assert not found[1].homogeneous
     assert found[1].attention == ["full", "linear"]
+
+
+def test_a_trial_that_starts_at_once_tells_of_both(lab: Any) -> None:
+    job = lab.running()
+    with lab.store.write() as session:
+        before = jobs.record(session, job.id).last_seq
+        made = trials.insert_started(
+            session,
+            job.id,
+            job.token,
+            architecture=ONE,
+            origin="random",
+            seed=1,
+            costs=COSTS,
+        )
+    assert lab.trial(made.id) == made
+    assert (made.number, made.state, made.active_rung) == (1, TrialState.RUNNING, 0)
+    assert made.started_at is not None
+    with lab.store.read() as session:
+        told = events.after(session, job.id, before)
+        assert jobs.record(session, job.id).last_seq == before + 2
+    assert [(e.seq, e.data["trial"], e.data["state"]) for e in told] == [
+        (before + 1, made.id, "waiting"),
+        (before + 2, made.id, "running"),
+    ]
+    lab.insert(job, 4)
+    assert [trial.number for trial in _all(lab, job)] == [1, 2]
 
 
 def test_an_architecture_enters_a_job_once(lab: Any) -> None:
@@ -201,6 +242,26 @@ def test_measured_metrics_replace_predicted_ones_in_any_state(lab: Any) -> None:
     assert lab.trial(trial.id).metrics == {"loss": 1.0, "latency_ms": 4.5}
 
 
+def test_measuring_is_billed(lab: Any) -> None:
+    job = lab.running()
+    trial = lab.insert(job)
+    lab.train(job, trial, {"loss": 1.0})
+    trained, billed = lab.trial(trial.id), lab.record(job.id).search_core_seconds
+    with lab.store.write() as session:
+        trials.set_metrics(
+            session,
+            trial.id,
+            job.token,
+            {"effective_context": 16.0},
+            evaluation_seconds=2.0,
+            core_seconds=4.0,
+        )
+    measured = lab.trial(trial.id)
+    assert measured.metrics == {"loss": 1.0, "effective_context": 16.0}
+    assert measured.evaluation_seconds == trained.evaluation_seconds + 2.0
+    assert lab.record(job.id).search_core_seconds == billed + 4.0
+
+
 def test_a_verification_is_recorded_once_for_each_seed_and_billed_apart(lab: Any) -> None:
     job = lab.running()
     trial = lab.insert(job)
@@ -246,6 +307,25 @@ def test_results_are_reused_for_the_same_key_and_architecture_only(lab: Any) -> 
         again = trials.reusable(session, done.fingerprint, "result")
     assert again is not None
     assert again.id == done.id  # the one that was trained
+
+
+def test_a_result_without_a_metric_that_is_wanted_is_not_known(lab: Any) -> None:
+    wanted = ("loss", "effective_context", "latency_ms")
+    plain = lab.running()
+    _begin(lab, plain)
+    trial = lab.insert(plain)
+    lab.train(plain, trial, {"loss": 1.0})
+    with lab.store.read() as session:
+        assert trials.reusable(session, trial.fingerprint, "result", wanted) is None
+        assert trials.reusable(session, trial.fingerprint, "result", ("loss",)) is not None
+    telling = lab.running()
+    _begin(lab, telling)
+    again = lab.insert(telling)
+    lab.train(telling, again, {"loss": 1.0, "effective_context": 8.0})
+    with lab.store.read() as session:
+        found = trials.reusable(session, trial.fingerprint, "result", wanted)
+    assert found is not None
+    assert found.id == again.id
 
 
 @pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED])

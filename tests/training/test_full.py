@@ -62,6 +62,8 @@ def test_from_scratch_it_learns_and_leaves_all_files(
     assert outcome.validation_before["loss"] == pytest.approx(5.55, abs=0.2)
     assert outcome.validation_after["loss"] < text.trivial_loss
     assert outcome.test["loss"] == pytest.approx(outcome.validation_after["loss"], abs=0.4)
+    assert set(outcome.validation_after) == set(text.config.metrics)
+    assert 1 <= outcome.validation_after["effective_context"] <= 32
     out = arguments["out"]
     written = json.loads((out / "metrics.json").read_text())
     assert written["validation_after"] == outcome.validation_after

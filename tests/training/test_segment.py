@@ -161,6 +161,74 @@ def test_expected_depth_is_measured(segment: Segment, text: Task) -> None:
     assert 2 <= result.metrics["expected_depth"] <= 6
 
 
+def test_the_effective_context_is_measured_where_it_is_wanted(
+    segment: Segment, text: Task, tmp_path: Path
+) -> None:
+    layer = {"attention": {"type": "longformer", "window": 2}, "feedforward": {"type": "dense"}}
+    near = Architecture.model_validate({"width": 32, "position": "none", "layers": [layer]})
+    segment = replace(segment, architecture=near)
+    plain = run_segment(segment, text)
+    told = run_segment(replace(segment, context=True), text)
+    context = told.metrics["effective_context"]
+    assert 1 <= context <= 3  # a token sees itself and two before
+    assert told.metrics == {**plain.metrics, "effective_context": context}
+    again = run_segment(replace(segment, context=True, checkpoint=tmp_path / "again.pt"), text)
+    assert again.metrics == told.metrics
+
+
+def test_a_stop_while_the_context_is_measured_leaves_the_rung_unfinished(
+    segment: Segment, text: Task
+) -> None:
+    segment = replace(segment, context=True)
+    result = run_segment(segment, text, should_stop=after(12 + 4 + 1))
+    assert (result.steps, result.finished, result.metrics) == (12, False, {})
+    assert "effective_context" in run_segment(segment, text).metrics
+
+
+class Watched:
+    """A task that notes which splits are evaluated."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.evaluated: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def evaluation_batches(
+        self, split: HeldOut, batch_size: int, limit: int | None
+    ) -> Iterator[Batch]:
+        self.evaluated.append(split)
+        return self._task.evaluation_batches(split, batch_size, limit)
+
+
+def test_the_test_split_is_looked_at_once_and_only_where_it_is_asked_for(
+    segment: Segment, text: Task, tmp_path: Path
+) -> None:
+    task: Any = Watched(text)
+    plain = run_segment(segment, task)
+    assert plain.test == {}
+    assert "test" not in task.evaluated
+    task.evaluated.clear()
+    again = replace(segment, checkpoint=tmp_path / "again.pt", test_batches=2)
+    tested = run_segment(again, task)
+    assert task.evaluated.count("test") == 1
+    assert tested.metrics == plain.metrics
+    assert tested.test.keys() == tested.metrics.keys()
+    assert tested.test["loss"] != tested.metrics["loss"]
+
+
+def test_a_stop_on_the_test_split_leaves_the_segment_unfinished(
+    segment: Segment, text: Task
+) -> None:
+    asked = segment.to_steps + segment.recipe.evaluation_batches + 1
+    stopped = run_segment(replace(segment, test_batches=4), text, should_stop=after(asked))
+    assert (stopped.finished, stopped.metrics, stopped.test) == (False, {}, {})
+    whole = run_segment(replace(segment, test_batches=4), text)
+    assert whole.finished
+    assert whole.test
+
+
 def test_half_precision_trains_too(segment: Segment, text: Task, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"precision": "bf16"})
     half = run_segment(replace(segment, recipe=recipe, checkpoint=tmp_path / "half.pt"), text)
@@ -261,6 +329,13 @@ def test_a_trimmed_checkpoint_cannot_go_on(segment: Segment, text: Task) -> None
     trim_checkpoint(segment.checkpoint)
     with pytest.raises(TrialFailed, match="trimmed"):
         run_segment(segment, text)
+
+
+def test_a_full_training_leaves_its_weights_alone(segment: Segment, text: Task) -> None:
+    run_segment(replace(segment, to_steps=4), text)
+    assert load_checkpoint(segment.checkpoint).optimizer is not None
+    run_segment(segment, text)
+    assert load_checkpoint(segment.checkpoint).optimizer is None
 
 
 def test_a_rung_already_trained_is_only_evaluated(segment: Segment, text: Task) -> None:

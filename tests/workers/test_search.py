@@ -6,18 +6,20 @@ import math
 import random
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nas.billing import Rates
 from nas.errors import LeaseLost, NasError, TrialFailed
 from nas.jobs import Jobs
 from nas.schemas import JobRequest
 from nas.search import create_strategy
 from nas.search.rungs import Rungs
 from nas.settings import Settings
-from nas.states import TrialState
+from nas.states import JobState, TrialState
 from nas.store import Store, leases
 from nas.store import jobs as job_rows
 from nas.store import trials as trial_rows
@@ -90,7 +92,7 @@ class Bed:
             checkpoints=self.settings.checkpoints / job.id,
             elapsed=lambda: self.elapsed,
             draining=lambda: False,
-            kwh_per_core_second=1e-6,
+            rates=Rates(1e-6, 1.0),
         )
         return Search(self.store, plan)
 
@@ -265,6 +267,23 @@ def test_known_results_are_reused_and_not_counted(bed: Bed) -> None:
         assert trial.reused_from == completed[fingerprint].id
 
 
+def test_results_that_lack_a_named_metric_are_trained_again(bed: Bed) -> None:
+    first = bed.submit(strategy={"name": "homogeneous"}, budget={"trials": 9})
+    job = bed.claim()
+    search = bed.search(job)
+    list(drive(search))
+    search.close()
+    with bed.store.write() as session:
+        job_rows.finish(session, job.id, job.token, JobState.SUCCEEDED)
+    bound = {"metric": "effective_context", "min": 1}
+    second = bed.submit(strategy={"name": "homogeneous"}, budget={"trials": 9}, constraints=[bound])
+    list(drive(bed.search(bed.claim())))
+    completed = {t.fingerprint for t in bed.trials(first) if t.state is TrialState.COMPLETED}
+    again = bed.trials(second)
+    assert completed & {t.fingerprint for t in again}
+    assert all(t.state is not TrialState.REUSED for t in again)
+
+
 @pytest.mark.parametrize(
     ("budget", "segments"),
     [({"full_trainings": 1.0}, (9, 11)), ({"energy_kwh": 1.4e-5}, (9, 11))],
@@ -280,6 +299,45 @@ def test_a_bound_that_is_met_starts_nothing_more(
         assert 27 <= steps <= 27 + 18
     else:
         assert low <= len(ended) <= high
+
+
+def test_energy_counts_as_measured_where_it_is_and_is_billed_once(bed: Bed) -> None:
+    job_id = bed.submit(budget={"energy_kwh": 4.5e-3})
+    search = bed.search(bed.claim())
+    for _ in range(2):
+        assignment = search.next()
+        assert isinstance(assignment, Assignment)
+        search.ended(assignment, replace(train(assignment), joules=7200.0))
+    lost = search.next()
+    assert isinstance(lost, Assignment)
+    search.ended(lost, replace(train(lost), kind="failed", reason="no luck", joules=3600.0))
+    with bed.store.read() as session:
+        job = job_rows.record(session, job_id)
+    assert job.search_metered_kwh == pytest.approx(5e-3)
+    assert job.search_metered_core_seconds == job.search_core_seconds == 4.5
+    assert isinstance(search.next(), Finished)  # by the estimate it would be far from its bound
+    again = bed.search(job)  # so it would be for who takes it up now
+    assert isinstance(again.next(), Finished)
+
+
+def test_a_new_trial_is_written_and_started_at_once(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = bed.submit()
+    search = bed.search(bed.claim())
+    written = 0
+    write = bed.store.write
+
+    def counted() -> Any:
+        nonlocal written
+        written += 1
+        return write()
+
+    monkeypatch.setattr(bed.store, "write", counted)
+    assert isinstance(search.next(), Assignment)
+    assert written == 1
+    (trial,) = bed.trials(job_id)
+    assert (trial.state, trial.active_rung) == (TrialState.RUNNING, 0)
 
 
 def test_time_that_is_up_starts_nothing_more(bed: Bed) -> None:

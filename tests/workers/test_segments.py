@@ -16,6 +16,7 @@ from nas.schemas import TrainingRecipe
 from nas.tasks import build_task
 from nas.tasks.base import Task
 from search_spaces import Architecture
+from workers import segments
 from workers.segments import Assignment, Bench, Outcome, SegmentTrainable, StopFlag, _train
 
 ARCHITECTURE = Architecture.model_validate(
@@ -62,8 +63,17 @@ def test_rungs_follow_each_other(bench: Bench, assignment: Assignment, task: Tas
     second = train(bench, replace(assignment, rung=1, to_steps=9), task)
     assert (first.kind, first.steps) == ("finished", 3)
     assert (second.kind, second.steps) == ("finished", 9)
-    assert set(second.metrics) == {"loss", "accuracy", "expected_depth"}
+    assert set(second.metrics) == set(bench.task.metrics)
     assert Outcome.from_result(second.to_result()) == second
+
+
+def test_what_the_test_split_gave_travels_apart(
+    bench: Bench, assignment: Assignment, task: Task
+) -> None:
+    done = train(bench, replace(assignment, test_batches=2), task)
+    assert done.test.keys() == done.metrics.keys()
+    assert done.test["loss"] != done.metrics["loss"]
+    assert Outcome.from_result(done.to_result()) == done
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
@@ -153,3 +163,31 @@ def raised_after(path: Path, seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.join()
+
+
+class Rising:
+    """A counter that tells of three joules whenever it is asked."""
+
+    def joules(self) -> float:
+        return 3.0
+
+
+@pytest.mark.parametrize(("counters", "joules"), [([Rising()], True), (None, False)])
+def test_a_segment_tells_of_the_energy_that_counters_have_measured(
+    bench: Bench,
+    assignment: Assignment,
+    monkeypatch: pytest.MonkeyPatch,
+    counters: list[Rising] | None,
+    joules: bool,
+) -> None:
+    monkeypatch.setattr(segments, "processors", lambda: counters)
+    actor = SegmentTrainable.__new__(SegmentTrainable)
+    actor.setup(asdict(assignment), bench)
+    outcome = Outcome.from_result(actor.step())
+    assert outcome.kind == "finished"
+    if not joules:
+        assert outcome.joules is outcome.metered_kwh is None
+    else:
+        assert outcome.joules is not None
+        assert 0 < outcome.joules <= 3.0
+        assert outcome.metered_kwh == pytest.approx(outcome.joules / 3.6e6)

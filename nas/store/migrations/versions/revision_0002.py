@@ -26,6 +26,13 @@ METRICS = (
     "energy_j",
 )
 
+METERED = (
+    "search_metered_core_seconds",
+    "search_metered_kwh",
+    "verification_metered_core_seconds",
+    "verification_metered_kwh",
+)
+
 
 def upgrade() -> None:
     """Add columns, indexes and tables; nothing that is there changes."""
@@ -35,13 +42,23 @@ def upgrade() -> None:
     for metric in METRICS:
         op.create_index(f"ix_trials_job_id_{metric}_id", "trials", ["job_id", metric, "id"])
     op.add_column("jobs", sa.Column("device", sa.String(255)))
+    for metered in METERED:
+        op.add_column("jobs", sa.Column(metered, sa.Double(), server_default="0", nullable=False))
+    op.add_column("jobs", sa.Column("co2_kg_per_kwh", sa.Double()))
+    op.add_column("verifications", sa.Column("test", sa.JSON()))
     _measurements()
+    _transfers()
+    _latency_rounds()
 
 
 def downgrade() -> None:
     """Drop them again."""
+    op.drop_table("latency_rounds")
+    op.drop_table("transfers")
     op.drop_table("measurements")
-    op.drop_column("jobs", "device")
+    op.drop_column("verifications", "test")
+    for column in ("device", *METERED, "co2_kg_per_kwh"):
+        op.drop_column("jobs", column)
     for metric in METRICS:
         op.drop_index(f"ix_trials_job_id_{metric}_id", "trials")
     for table, metrics in _metric_tables():
@@ -71,4 +88,36 @@ def _measurements() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("trial_id", "metric", name="pk_measurements"),
+    )
+
+
+def _transfers() -> None:
+    op.create_table(
+        "transfers",
+        sa.Column("trial_id", ID, nullable=False),
+        sa.Column("task", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("seed", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("metrics", sa.JSON(), nullable=False),
+        sa.Column("finished_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["trial_id"], ["trials.id"], name="fk_transfers_trial_id_trials", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("trial_id", "task", "seed", name="pk_transfers"),
+    )
+
+
+def _latency_rounds() -> None:
+    op.create_table(
+        "latency_rounds",
+        sa.Column("trial_id", ID, nullable=False),
+        sa.Column("milliseconds", sa.JSON(), nullable=False),
+        sa.Column("alone", sa.Boolean(), nullable=False),
+        sa.Column("finished_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["trial_id"],
+            ["trials.id"],
+            name="fk_latency_rounds_trial_id_trials",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("trial_id", name="pk_latency_rounds"),
     )
