@@ -153,8 +153,8 @@ def test_sinkhorn_transformer() -> None:
 
     class Order(nn.Module):
         def forward(self, q: Tensor, k: Tensor, **rest: Any) -> Tensor:
-            blocks = torch.stack((q, k)).unflatten(2, (-1, 16))
-            return ours.sort(blocks, torch.ones(blocks.shape[1:4], dtype=q.dtype))
+            q, k = (t.unflatten(1, (-1, 16)) for t in (q, k))
+            return ours.sort(q, k, torch.ones(q.shape[:3], dtype=q.dtype))
 
     theirs.sinkhorn_attention.sort_net = Order()
     compare(ours, theirs, 1e-10)
