@@ -48,6 +48,12 @@ from workers.verification import Verification
 
 log = structlog.get_logger()
 
+CALIBRATION_SECONDS = 20.0
+"""So long a job measures the device at most, where its table is not known yet."""
+CALIBRATION_SHARE = 0.05
+"""And no more than this share of the time that it may take."""
+LEAST_SECONDS = 2.0
+
 CONTEXT = "effective_context"
 
 
@@ -161,18 +167,28 @@ class JobRun:
 
     def _latency_table(self, key: str, pool: list[Architecture], bench: Bench) -> LatencyTable:
         """The device's table for this shape of work; parts that it lacks are measured now."""
+        own = f"{key} job={self.job.id}"
         with self.store.read() as session:
-            stored = latency_rows.get(session, key)
+            stored = latency_rows.get(session, own) or latency_rows.get(session, key)
         known = LatencyTable.read(stored)
         new = [arch for arch in pool if known is None or known.missing(arch)]
         if known is not None and not new:
             return known
-        measured = table_on_cluster(new, bench, self.request.seed)
+        seconds = self._calibration_seconds()
+        measured = table_on_cluster(new, bench, self.request.seed, seconds)
         table = measured if known is None else merged(known, measured)
-        if measured.alone:  # what was measured beside other work serves this job alone
-            with self.store.write() as session:
-                latency_rows.put(session, key, table.model_dump(mode="json"))
+        # what was measured beside other work serves this job alone, all its lives
+        with self.store.write() as session:
+            document = table.model_dump(mode="json")
+            latency_rows.put(session, key if measured.alone else own, document)
         return table
+
+    def _calibration_seconds(self) -> float:
+        """A job that is meant to be short does not begin with a long measurement."""
+        wall = self.request.budget.wall_seconds
+        if wall is None:
+            return CALIBRATION_SECONDS
+        return min(CALIBRATION_SECONDS, max(LEAST_SECONDS, CALIBRATION_SHARE * wall))
 
     @property
     def _batch(self) -> int:

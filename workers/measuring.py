@@ -69,10 +69,10 @@ class Timed:
 
 
 def table_on_cluster(
-    architectures: Sequence[Architecture], bench: Bench, seed: int
+    architectures: Sequence[Architecture], bench: Bench, seed: int, seconds: float
 ) -> LatencyTable:
-    """The latency table of the blocks of these architectures, measured on an idle node."""
-    table: LatencyTable = on_idle_node(_measure_table, list(architectures), bench, seed)
+    """The latency table for these architectures, measured on an idle node in so many seconds."""
+    table: LatencyTable = on_idle_node(_measure_table, list(architectures), bench, seed, seconds)
     return table
 
 
@@ -109,10 +109,12 @@ def _result(reference: Any) -> Any:
         raise
 
 
-def _measure_table(architectures: list[Architecture], bench: Bench, seed: int) -> LatencyTable:
+def _measure_table(
+    architectures: list[Architecture], bench: Bench, seed: int, seconds: float
+) -> LatencyTable:
     task = build_task(bench.task, dataset=bench.dataset, cache=bench.cache)
     tokens, mask = _full_batch(task, bench.recipe.batch_size)
-    return measure_table(architectures, task.shape, tokens, mask, seed=seed)
+    return measure_table(architectures, task.shape, tokens, mask, seed=seed, seconds=seconds)
 
 
 def _full_batch(task: Task, batch_size: int) -> tuple[Tensor, Tensor | None]:
