@@ -125,6 +125,10 @@ def test_trials_fronts_and_exports_are_read(client: Client, scene: Scene, tmp_pa
     assert all(trial.metrics["parameters"] <= most for trial in bounded.items)
     assert len(client.pareto(job, min={"accuracy": 2}).items) == 0
     assert len(client.pareto(job, verified=True).items) == 1
+    across = client.task_pareto(task="text_lm", objectives=["loss"])
+    assert (across.jobs, across.objectives) == ([job], ["loss"])
+    assert across.items == client.pareto(job, ["loss"]).items
+    assert client.task_pareto(job=job, max={"parameters": most}).items
     report = client.report(job)
     assert (report.job, report.metric) == (job, "loss")
     assert [member.verified.n for member in report.members] == [2]

@@ -167,10 +167,9 @@ class JobRun:
 
     def _latency_table(self, key: str, pool: list[Architecture], bench: Bench) -> LatencyTable:
         """The device's table for this shape of work; parts that it lacks are measured now."""
-        own = f"{key} job={self.job.id}"
         with self.store.read() as session:
-            stored = latency_rows.get(session, own) or latency_rows.get(session, key)
-        known = LatencyTable.read(stored)
+            stored = [latency_rows.get(session, key, job) for job in (self.job.id, None)]
+        known = LatencyTable.read(stored[0]) or LatencyTable.read(stored[1])
         new = [arch for arch in pool if known is None or known.missing(arch)]
         if known is not None and not new:
             return known
@@ -180,7 +179,8 @@ class JobRun:
         # what was measured beside other work serves this job alone, all its lives
         with self.store.write() as session:
             document = table.model_dump(mode="json")
-            latency_rows.put(session, key if measured.alone else own, document)
+            owner = None if measured.alone else self.job.id
+            latency_rows.put(session, key, document, owner)
         return table
 
     def _calibration_seconds(self) -> float:

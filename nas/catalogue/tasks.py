@@ -68,7 +68,18 @@ class TaskConfig(Value):
         raise AssertionError("every task states its shape")
 
 
-class TextLM(TaskConfig):
+class DataTaskConfig(TaskConfig):
+    """A task over the standard library's source, or over data that a user has uploaded."""
+
+    dataset: DatasetName = PYTHON_SOURCE
+
+    @property
+    def uploaded(self) -> str | None:
+        """The uploaded data set that it needs, by name."""
+        return None if self.dataset == PYTHON_SOURCE else self.dataset
+
+
+class TextLM(DataTaskConfig):
     """Byte-level causal language modelling."""
 
     title: ClassVar[str] = "Text language model"
@@ -81,13 +92,7 @@ class TextLM(TaskConfig):
     data_kind: ClassVar[DataKind | None] = "text"
 
     name: Literal["text_lm"] = "text_lm"
-    dataset: DatasetName = PYTHON_SOURCE
     sequence_length: Annotated[int, Field(ge=16, le=65536)] = 512
-
-    @property
-    def uploaded(self) -> str | None:
-        """The uploaded data set that it needs, by name."""
-        return None if self.dataset == PYTHON_SOURCE else self.dataset
 
     def shape(self) -> TaskShape:
         """What its model takes and gives."""
@@ -106,7 +111,7 @@ class TextLM(TaskConfig):
         return 10 * self.held_out_minimum()
 
 
-class TextClassification(TaskConfig):
+class TextClassification(DataTaskConfig):
     """Classification of texts, byte by byte."""
 
     title: ClassVar[str] = "Text classification"
@@ -118,7 +123,6 @@ class TextClassification(TaskConfig):
     data_kind: ClassVar[DataKind | None] = "labelled"
 
     name: Literal["text_classification"] = "text_classification"
-    dataset: DatasetName = PYTHON_SOURCE
     classes: Annotated[int, Field(ge=2, le=1024)] = len(PYTHON_PACKAGES)
     sequence_length: Annotated[int, Field(ge=16, le=65536)] = 512
 
@@ -129,11 +133,6 @@ class TextClassification(TaskConfig):
             message = f"{PYTHON_SOURCE} has {len(PYTHON_PACKAGES)} labels"
             raise refusal("classes", Problem("/classes", message, allowed))
         return self
-
-    @property
-    def uploaded(self) -> str | None:
-        """The uploaded data set that it needs, by name."""
-        return None if self.dataset == PYTHON_SOURCE else self.dataset
 
     def shape(self) -> TaskShape:
         """What its model takes and gives."""

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, undefer_group
 
 from nas.errors import Conflict, LeaseLost, NotFound
 from nas.states import JobState, TrialState, check_job
-from nas.store import clock, events, settling
+from nas.store import clock, events, latency, settling
 from nas.store.ids import new_id
 from nas.store.records import DeletedJob, JobRecord
 from nas.store.tables import ExportRow, JobRow, TrialRow
@@ -219,6 +219,7 @@ def delete(session: Session, job_id: str) -> DeletedJob:
         )
     ).all()
     session.execute(delete_rows(JobRow).where(JobRow.id == job_id))
+    latency.forget(session, job_id)
     return DeletedJob(job_id, tuple(trial_ids), tuple(name for name in filenames if name))
 
 

@@ -13,7 +13,7 @@ from nas.jobs import Jobs
 from nas.schemas import ExportRequest, JobRequest
 from nas.settings import Settings
 from nas.states import JobState, TrialState
-from nas.store import Store, bills, exports
+from nas.store import Store, bills, exports, latency
 from nas.store import jobs as job_rows
 from search_spaces import load_space
 from search_spaces.errors import InvalidInput
@@ -140,8 +140,11 @@ def test_deleting_a_job_removes_its_files(
         service.delete(searched.id)
     with lab.store.write() as session:
         job_rows.finish(session, searched.id, searched.token, JobState.SUCCEEDED)
+        latency.put(session, "cpu", {}, searched.id)
     assert service.export_path(export.id).read_text() == "{}"
     service.delete(searched.id)
+    with lab.store.read() as session:
+        assert latency.get(session, "cpu", searched.id) is None
     assert [path.name for path in service_settings.exports.iterdir()] == ["of-another-job.json"]
     assert list(service_settings.checkpoints.iterdir()) == []
     for gone in (

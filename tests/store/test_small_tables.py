@@ -55,6 +55,22 @@ def test_a_latency_table_replaces_the_one_before(store: Store) -> None:
         assert latency.get(session, "gpu") == {}
 
 
+def test_a_job_may_have_a_latency_table_of_its_own(store: Store) -> None:
+    with store.write() as session:
+        latency.put(session, "cpu", {"of": "all"})
+        for job in ("job_1", "job_11"):
+            latency.put(session, "cpu", {"of": job}, job)
+        assert latency.get(session, "cpu") == {"of": "all"}
+        assert latency.get(session, "cpu", "job_1") == {"of": "job_1"}
+        assert latency.get(session, "cpu", "job_2") is None
+        assert latency.newest(session, "cpu") == {"of": "all"}
+    with store.write() as session:
+        latency.forget(session, "job_1")
+        assert latency.get(session, "cpu", "job_1") is None
+        assert latency.get(session, "cpu", "job_11") == {"of": "job_11"}
+        assert latency.get(session, "cpu") == {"of": "all"}
+
+
 def test_workers_come_beat_and_leave(store: Store) -> None:
     with store.write() as session:
         for worker in ("b", "a"):
