@@ -26,6 +26,7 @@ from nas.training.checkpoint import trim_checkpoint
 from search_spaces import Architecture
 from workers.patience import Patience
 from workers.segments import Assignment, Outcome
+from workers.spending import Spending
 from workers.tuning import Finished
 
 log = structlog.get_logger()
@@ -69,9 +70,9 @@ class Search:
         self._given_up = 0
         self._fruitful = False
         self.failures: Counter[str] = Counter()
-        self._asked = 0
-        self._trained_steps = 0
-        self._work = plan.job.searched
+        self._spent = Spending(
+            plan.request.budget, self._steps[-1], plan.rates, plan.elapsed, plan.job.searched
+        )
         self._exhausted = False
         self._restore()
 
@@ -95,7 +96,7 @@ class Search:
         """A trial and a rung, its row started."""
         if self._pending:
             return self._start(*self._pending.popleft())
-        if self._out_of_time():
+        if self._spent.ended:
             return None
         if promotion := self._plan.rungs.next_promotion():
             return self._start(self._ids[promotion[0]], promotion[1])
@@ -112,7 +113,7 @@ class Search:
 
     def _ask(self) -> str | None:
         """A new trial, its row started."""
-        while not self._exhausted and not self._asking_ended():
+        while not self._exhausted and not self._spent.asking_ended:
             try:
                 candidate = self._plan.strategy.ask()
             except SpaceExhausted:
@@ -131,7 +132,7 @@ class Search:
                     costs=self._plan.costs(candidate.architecture),
                 )
             self._hold(candidate, record)
-            self._asked += 1
+            self._spent.asked += 1
             return record.id
         return None
 
@@ -191,7 +192,7 @@ class Search:
         """Record a segment's end; a failed one ends its trial, an interrupted one waits."""
         trial = assignment.trial
         self._running.discard(trial)
-        self._work += Work.done(self._seconds_of_cores(outcome), outcome.metered_kwh)
+        self._spent.work += Work.done(self._seconds_of_cores(outcome), outcome.metered_kwh)
         if outcome.kind != "finished":
             self._charge(assignment, outcome)
         if outcome.kind == "failed":
@@ -250,7 +251,7 @@ class Search:
                 metered_kwh=outcome.metered_kwh,
             )
         if outcome.kind == "failed":
-            self._trained_steps += self._steps_of(assignment.rung)
+            self._spent.steps += self._steps_of(assignment.rung)
 
     def _steps_of(self, rung: int) -> int:
         return self._steps[rung] - (self._steps[rung - 1] if rung else 0)
@@ -262,7 +263,7 @@ class Search:
     def _finish(self, assignment: Assignment, outcome: Outcome) -> None:
         trial, rung = assignment.trial, assignment.rung
         top = rung == len(self._steps) - 1
-        self._trained_steps += self._steps_of(rung)
+        self._spent.steps += self._steps_of(rung)
         self._fruitful = True
         self._patience.relieved()
         self._given_up = 0
@@ -315,7 +316,7 @@ class Search:
 
     def _stop_hopeless(self) -> None:
         """Once asking has ended, let go of those that cannot be promoted any more."""
-        if not (self._exhausted or self._asking_ended()):
+        if not (self._exhausted or self._spent.asking_ended):
             return
         if hopeless := sorted(self._plan.rungs.hopeless()):
             self._stop([self._ids[number] for number in hopeless])
@@ -348,22 +349,6 @@ class Search:
         except (CorruptCheckpoint, OSError) as error:
             log.warning("checkpoint not trimmed", trial=trial, reason=str(error))
 
-    # --- budget -----------------------------------------------------------------------------
-
-    def _asking_ended(self) -> bool:
-        trials = self._plan.request.budget.trials
-        return (trials is not None and self._asked >= trials) or self._out_of_time()
-
-    def _out_of_time(self) -> bool:
-        """Whether a bound has been met after which no segment starts, promotions included."""
-        budget = self._plan.request.budget
-        spent = (
-            (budget.wall_seconds, self._plan.elapsed()),
-            (budget.full_trainings, self._trained_steps / self._steps[-1]),
-            (budget.energy_kwh, self._plan.rates.kwh(self._work)),
-        )
-        return any(bound is not None and value >= bound for bound, value in spent)
-
     # --- after a restart --------------------------------------------------------------------
 
     def _restore(self) -> None:
@@ -378,8 +363,8 @@ class Search:
             candidate = self._plan.strategy.adopt(architecture, record.origin)
             self._hold(candidate, record)
             if record.state is not TrialState.REUSED:
-                self._asked += 1
-                self._trained_steps += record.steps
+                self._spent.asked += 1
+                self._spent.steps += record.steps
             if record.state is TrialState.WAITING:
                 self._plan.rungs.start(record.number, 0)
                 self._pending.append((record.id, 0))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,23 @@ class Row:
     layers: Sequence[Scalar | tuple[Scalar, ...]]
     descriptors: Mapping[str, float]
     metrics: Mapping[str, float]
+    lower: Sequence[Mapping[str, float]] = ()
+    """Metrics at each rung below the last, costs among them."""
+
+    def at(self, rung: int) -> Mapping[str, float]:
+        """Metrics at a rung, 0 the lowest."""
+        return (*self.lower, self.metrics)[rung]
+
+
+class Training(NamedTuple):
+    """A row is trained to a rung, from the last one that it had reached."""
+
+    row: int
+    rung: int
+
+
+class TableMissing(Exception):
+    """A table is not there; says where it is to be had."""
 
 
 class TableSpace:
@@ -40,12 +58,17 @@ class TableSpace:
     The rows are a sample of a space that is far larger. Whatever makes decisions of its own gets
     the row that is nearest to them: counting one for each decision that differs or that only one
     side has, a fraction of it where the values are ordered. A mutant is one of the nearest rows, a
-    child the nearest to a uniform crossover. Segments mean nothing here: the rows were drawn layer
-    by layer, and next to none is homogeneous.
+    child the nearest to a uniform crossover. Segments mean nothing here: where rows were drawn layer
+    by layer, next to none is homogeneous.
+
+    steps: of training at each rung, ascending; the last is full training.
     """
 
-    def __init__(self, rows: Sequence[Row], domains: Mapping[str, Domain]) -> None:
+    def __init__(
+        self, rows: Sequence[Row], domains: Mapping[str, Domain], steps: Sequence[int] = (1,)
+    ) -> None:
         self.rows = tuple(rows)
+        self.steps = tuple(steps)
         self._domains = dict(domains)
         self._codes = np.array([self._code(row.decisions) for row in rows])
         self._segments = np.array([_segments(row.layers) for row in rows])
@@ -99,13 +122,12 @@ class TableSpace:
 
     def nearest(self, decisions: Mapping[str, Scalar]) -> list[int]:
         """All rows, nearest to these decisions first; those that do not apply are not looked at."""
-        depth = int(decisions["depth"])
-        applying = {n: v for n, v in decisions.items() if not _beyond(n, depth)}
+        applying = {n: v for n, v in decisions.items() if _applies(n, decisions)}
         rows: list[int] = self._nearest_to(self._code(applying)).tolist()
         return rows
 
     def size(self) -> int:
-        """How many architectures the space has that the rows are a sample of."""
+        """How many architectures the space has, at most, that the rows are a sample of."""
         counts = {name: len(domain.values) for name, domain in self._domains.items()}
         shared = [n for name, n in counts.items() if name != "depth" and "layer." not in name]
         layer = math.prod(n for name, n in counts.items() if name.startswith("layer.0."))
@@ -143,17 +165,31 @@ class Segmented(TableSpace):
         return rng.choice(few or others)
 
 
-class OneHot(TableSpace):
-    """The same rows, described by nothing but their flat choices."""
+def segmented(space: TableSpace) -> TableSpace:
+    """The same rows, told apart by their segments."""
+    return Segmented(space.rows, space.domains(), space.steps)
 
-    def describe(self, arch: int) -> dict[str, float]:
-        """One number for each value of each decision."""
-        held = self.rows[arch].decisions
-        return {
-            f"{name}={value}": float(held.get(name) == value)
-            for name, domain in self._domains.items()
-            for value in domain.values
-        }
+
+def unsegmented(space: TableSpace) -> TableSpace:
+    """The same rows, whatever their segments."""
+    return TableSpace(space.rows, space.domains(), space.steps)
+
+
+def one_hot(space: TableSpace) -> TableSpace:
+    """The same rows, described by nothing but one number for each value of each decision."""
+    domains = space.domains()
+    rows = [
+        replace(
+            row,
+            descriptors={
+                f"{name}={value}": float(row.decisions.get(name) == value)
+                for name, domain in domains.items()
+                for value in domain.values
+            },
+        )
+        for row in space.rows
+    ]
+    return type(space)(rows, domains, space.steps)
 
 
 def _segments(layers: Sequence[object]) -> int:
@@ -166,5 +202,9 @@ def _segments(layers: Sequence[object]) -> int:
     raise AssertionError("as many segments as layers always do")
 
 
-def _beyond(name: str, depth: int) -> bool:
-    return name.startswith("layer.") and int(name.split(".")[1]) >= depth
+def _applies(name: str, decisions: Mapping[str, Scalar]) -> bool:
+    """Whether a decision is one of a layer that is there, and of a mechanism that is chosen."""
+    if name.startswith("layer.") and int(name.split(".")[1]) >= int(decisions["depth"]):
+        return False
+    owner, _, option = name.rpartition(".")[0].rpartition(".")
+    return owner not in decisions or decisions[owner] == option

@@ -14,11 +14,11 @@ from nas import reports, schemas
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.tasks import PYTHON_SOURCE, DataKind
 from nas.errors import Conflict, NotFound
-from nas.jobs import documents, fronts, submission
+from nas.jobs import documents, submission
+from nas.jobs.front_queries import job_front, task_front
 from nas.jobs.fronts import Fidelities
 from nas.jobs.pricing import profile
 from nas.jobs.report import trust_report
-from nas.jobs.task_front import task_front
 from nas.jobs.uploads import check_content, received
 from nas.settings import Settings
 from nas.states import ExportState, JobState, TrialState
@@ -34,7 +34,7 @@ from nas.store import (
     trials,
 )
 from nas.store import jobs as job_rows
-from nas.store.records import JobRecord, TrialRecord
+from nas.store.records import TrialRecord
 from search_spaces.errors import InvalidInput, Problem
 
 MAX_PAGE = 1000
@@ -206,23 +206,14 @@ class Jobs:
         Raises:
             InvalidInput: with a pointer for each problem.
         """
-        fronts.check(objectives, bounds, fidelity)
-        with self._store.read() as session:
-            job = job_rows.record(session, job_id)
-            known = self._scores.scores(session, job_id)
-            if verified:
-                known = scores.verified_only(session, job_id, known)
-            wanted = tuple(objectives or job.request["objectives"])
-            found = fronts.front(known, wanted, [*_constraints(job), *bounds], job.scales, fidelity)
-            members = scores.numbered(session, job_id, found.members)
-            homogeneous = scores.numbered(session, job_id, found.homogeneous)
-        return schemas.Front(
-            objectives=list(wanted),
-            items=[documents.trial(t) for t in members],
-            hypervolume=found.hypervolume,
-            reference_point=found.reference_point,
-            knee=next((t.id for t in members if t.number == found.knee), None),
-            homogeneous=[documents.trial(t) for t in homogeneous],
+        return job_front(
+            self._store,
+            self._scores,
+            job_id,
+            objectives=objectives,
+            bounds=bounds,
+            verified=verified,
+            fidelity=fidelity,
         )
 
     def task_front(
@@ -235,7 +226,7 @@ class Jobs:
         verified: bool = False,
         fidelity: Fidelities = "full",
     ) -> schemas.TaskFront:
-        """The front across jobs of one task; see ``nas.jobs.task_front``."""
+        """The front across jobs of one task; see ``nas.jobs.front_queries``."""
         return task_front(
             self._store,
             self._scores,
@@ -403,7 +394,3 @@ class Jobs:
 def _check_limit(limit: int) -> None:
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidInput([Problem("/limit", f"{limit} is not between 1 and {MAX_PAGE}")])
-
-
-def _constraints(job: JobRecord) -> Sequence[schemas.Constraint]:
-    return [schemas.Constraint.model_validate(c) for c in job.request["constraints"]]

@@ -24,7 +24,8 @@ class Standings(Generic[K]):
     def __init__(self, objectives: Objectives) -> None:
         self._objectives = objectives
         self._results: dict[K, tuple[tuple[float, ...], float]] = {}
-        self._ranked: tuple[list[K], Floats, Floats, Indices] | None = None
+        self._table: tuple[list[K], Floats, Floats] | None = None
+        self._ranks: Indices | None = None
 
     def __len__(self) -> int:
         return len(self._results)
@@ -36,39 +37,43 @@ class Standings(Generic[K]):
         """Take in a result; one recorded before under the key is replaced."""
         row, violation = self._objectives.row(metrics), self._objectives.violation(metrics)
         self._results[key] = (row, violation)
-        self._ranked = None
+        self._changed()
 
     def remove(self, key: K) -> None:
         """Forget a result, if there is one."""
         if self._results.pop(key, None) is not None:
-            self._ranked = None
+            self._changed()
 
     @property
     def keys(self) -> list[K]:
         """All keys, ascending; the arrays below are in this order."""
-        return self._ranking()[0]
+        return self._tabled()[0]
 
     @property
     def rows(self) -> Floats:
         """Objectives (n, m), less is better."""
-        return self._ranking()[1]
+        return self._tabled()[1]
 
     @property
     def violations(self) -> Floats:
         """Sum of relative constraint violations (n,); 0 is feasible."""
-        return self._ranking()[2]
+        return self._tabled()[2]
 
     @property
     def ranks(self) -> Indices:
         """Constrained non-dominated rank (n,): 0 is the best."""
-        return self._ranking()[3]
+        if self._ranks is None:
+            _, rows, violations = self._tabled()
+            self._ranks = _constrained_ranks(rows, violations)
+        return self._ranks
 
     def order(self, limit: int | None = None, chosen: Collection[K] = ()) -> list[K]:
         """Keys, best first: by rank, within a rank well spread; those ``chosen`` have a place.
 
         See ``pareto.spread`` for what "well spread" means and does to extremes.
         """
-        keys, rows, _, ranked = self._ranking()
+        keys, rows, _ = self._tabled()
+        ranked = self.ranks
         wanted = len(keys) if limit is None else min(limit, len(keys))
         order: list[K] = []
         for rank in range(int(ranked.max(initial=-1)) + 1):
@@ -82,7 +87,7 @@ class Standings(Generic[K]):
 
     def dominators(self, key: K) -> int:
         """How many results dominate this one, and so always rank before it."""
-        keys, rows, violations, _ = self._ranking()
+        keys, rows, violations = self._tabled()
         place = keys.index(key)
         row, violation = rows[place], violations[place]
         if violation > 0:
@@ -90,16 +95,19 @@ class Standings(Generic[K]):
         dominates = (rows <= row).all(axis=1) & (rows < row).any(axis=1)
         return int((dominates & (violations == 0)).sum())
 
-    def _ranking(self) -> tuple[list[K], Floats, Floats, Indices]:
-        if self._ranked is None:
+    def _changed(self) -> None:
+        self._table = self._ranks = None
+
+    def _tabled(self) -> tuple[list[K], Floats, Floats]:
+        if self._table is None:
             keys = sorted(self._results)
             results = [self._results[key] for key in keys]
             rows = np.array([row for row, _ in results]).reshape(
                 len(keys), len(self._objectives.names)
             )
             violations = np.array([violation for _, violation in results])
-            self._ranked = keys, rows, violations, _constrained_ranks(rows, violations)
-        return self._ranked
+            self._table = keys, rows, violations
+        return self._table
 
 
 def _constrained_ranks(rows: Floats, violations: Floats) -> Indices:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from nas.errors import StoreUnavailable
 from search_spaces.errors import InvalidInput, Problem
@@ -169,10 +170,28 @@ def create(url: URL) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
     path = connection.execute("PRAGMA database_list").fetchone()[2]
     record.info[FILE] = path, _identity(path)
-    # NORMAL with WAL: a killed process loses nothing; a power cut may lose the last commits, whole
-    connection.execute("PRAGMA journal_mode = WAL")
+    # NORMAL with WAL: a killed process loses nothing; a power cut may lose the last commits, whole.
+    # A fresh file that another process is turning to WAL is refused at once, without the busy wait
+    for attempt in _busy_wait():
+        with attempt:
+            connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _busy_wait() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(_is_busy),
+        wait=wait_random(0.01, 0.05),
+        stop=stop_after_delay(BUSY_SECONDS),
+        reraise=True,
+    )
+
+
+def _is_busy(error: BaseException) -> bool:
+    # the low byte: the extended codes say of what kind
+    code = getattr(error, "sqlite_errorcode", 0)
+    return isinstance(error, sqlite3.OperationalError) and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _refuse_ghost(

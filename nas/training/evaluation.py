@@ -35,8 +35,9 @@ def executed_flops(
 ) -> float:
     """FLOPs of an evaluation pass of a batch of full size and length, as it is executed.
 
-    Where they depend on the data they are counted on two batches of the split, filled up with
-    padding, without what a model remembers of other segments: between ``flops_low`` and ``flops``.
+    Where they depend on the data they are counted on two batches of the split (one, where no more
+    are evaluated), filled up with padding, without what a model remembers of other segments:
+    between ``flops_low`` and ``flops``.
     """
     shape, size = task.shape, recipe.batch_size
     cost = model_cost(
@@ -50,7 +51,8 @@ def executed_flops(
     )
     if cost.flops_low == cost.flops:
         return float(cost.flops)
-    batches = task.evaluation_batches(split, size, COUNTED_BATCHES)
+    count = min(COUNTED_BATCHES, recipe.evaluation_batches)
+    batches = task.evaluation_batches(split, size, count)
     with memory_failures("counting what is executed"), precision(recipe, device):
         return expected_flops(
             model, (batch.filled(size, shape.sequence_length).to(device) for batch in batches)

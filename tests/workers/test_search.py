@@ -2,142 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import random
 import statistics
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas.billing import Rates
-from nas.errors import LeaseLost, NasError, TrialFailed
+from nas.errors import LeaseLost, TrialFailed
 from nas.jobs import Jobs
-from nas.schemas import JobRequest
-from nas.search import create_strategy
-from nas.search.rungs import Rungs
-from nas.settings import Settings
 from nas.states import JobState, TrialState
-from nas.store import Store, leases
 from nas.store import jobs as job_rows
-from nas.store import trials as trial_rows
-from nas.store.migrate import upgrade
-from nas.store.records import JobRecord, TrialRecord
-from search_spaces import Architecture, load_space
-from workers.patience import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE_SECONDS
-from workers.search import FRUITLESS_TRIALS, GIVEN_UP_TRIALS, LOST_SEGMENTS, Plan, Search
+from nas.store import leases
+from workers.search import FRUITLESS_TRIALS, LOST_SEGMENTS
 from workers.segments import Assignment, Outcome
-from workers.tuning import Finished, SegmentSearcher
+from workers.tuning import Finished
 
-REQUEST: dict[str, Any] = {
-    "task": {"name": "text_lm", "sequence_length": 64},
-    "space": "tiny",
-    "objectives": ["loss", "parameters"],
-    "strategy": {"name": "nsga2", "population_size": 4},
-    "fidelity": {"max_steps": 27, "min_steps": 3, "reduction_factor": 3, "audit": 0},
-    "budget": {"trials": 18},
-}
-
-
-class Bed:
-    """A job in a fresh store, claimed, with whatever lives it takes to finish it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(data=folder)
-        upgrade(self.settings.database_url)
-        self.store = Store(self.settings.database_url)
-        self.elapsed = 0.0
-
-    def submit(self, **changes: Any) -> str:
-        request = JobRequest.model_validate({**REQUEST, **changes})
-        job, _ = Jobs(self.store, self.settings).submit(request)
-        return job.id
-
-    def claim(self) -> JobRecord:
-        with self.store.write() as session:
-            job = leases.claim_job(session, "worker", 30)
-            assert job is not None
-            job_rows.begin(
-                session,
-                job.id,
-                job.token,
-                task_key="task",
-                result_key=f"result {job.request['fidelity']['max_steps']}",
-                data_hash="data",
-                trivial_loss=5.0,
-                scales={},
-            )
-            return job_rows.record(session, job.id)
-
-    def search(self, job: JobRecord) -> Search:
-        request = JobRequest.model_validate(job.request)
-        objectives = list(request.objectives)
-        strategy = create_strategy(
-            request.strategy.name,
-            space=load_space("tiny"),
-            objectives=objectives,
-            seed=request.seed,
-            known_costs=costs,
-            **request.strategy.model_dump(exclude={"name"}),
-        )
-        rungs: Rungs[int] = Rungs(request.fidelity.rungs(), 3, objectives, audit=0.0)
-        plan = Plan(
-            job=job,
-            request=request,
-            strategy=strategy,
-            rungs=rungs,
-            costs=costs,
-            checkpoints=self.settings.checkpoints / job.id,
-            elapsed=lambda: self.elapsed,
-            draining=lambda: False,
-            rates=Rates(1e-6, 1.0),
-        )
-        return Search(self.store, plan)
-
-    def trials(self, job: str) -> list[TrialRecord]:
-        with self.store.read() as session:
-            return trial_rows.all(session, job)
-
-
-def costs(arch: Architecture) -> dict[str, float]:
-    return {"parameters": float(arch.width * arch.depth * 100)}
-
-
-def train(assignment: Assignment) -> Outcome:
-    """Wider and longer is better, a little differently for each architecture."""
-    arch = Architecture.model_validate_json(assignment.architecture)
-    noise = random.Random(assignment.architecture).random()
-    loss = 5.0 - 0.01 * arch.width - 0.05 * assignment.to_steps + 0.1 * noise
-    metrics = {"loss": loss, "accuracy": 0.1, "expected_depth": float(arch.depth)}
-    return Outcome("finished", assignment.to_steps, metrics, 1.0, 0.5)
-
-
-def drive(search: Search, slots: int = 2, stop_after: int | None = None) -> Iterator[Assignment]:
-    """Run segments until the search is finished, in a shuffled order of ends; yields each ended."""
-    rng = random.Random(0)
-    running: list[Assignment] = []
-    ended = 0
-    while True:
-        chosen = search.next() if len(running) < slots else None
-        if isinstance(chosen, Finished):
-            return
-        if chosen is not None:
-            running.append(chosen)
-            continue
-        if stop_after is not None and ended >= stop_after:
-            return
-        assert running, "nothing runs and nothing is finished: a stuck job"
-        assignment = running.pop(rng.randrange(len(running)))
-        search.ended(assignment, train(assignment))
-        ended += 1
-        yield assignment
-
-
-@pytest.fixture
-def bed(tmp_path: Path) -> Bed:
-    return Bed(tmp_path)
+from .bed import Bed, drive, train
 
 
 def test_a_search_fills_the_rungs(bed: Bed) -> None:
@@ -378,92 +258,3 @@ def test_a_job_whose_trials_all_fail_is_told_so_early(bed: Bed) -> None:
         fail_one()
     with pytest.raises(TrialFailed, match="the first 10 trials all failed; most often: no luck"):
         fail_one()
-
-
-FULL = Outcome("disturbed", 0, {}, 0.0, 0.0, "OSError: disk full")
-
-
-def disturb(bed: Bed, search: Search) -> Assignment:
-    """Wait until a segment is given out, and disturb it."""
-    while (chosen := search.next()) is None:
-        bed.elapsed += 1.0
-    assert isinstance(chosen, Assignment)
-    search.ended(chosen, FULL)
-    return chosen
-
-
-def test_what_disturbs_is_tried_again_after_a_pause(bed: Bed) -> None:
-    job_id = bed.submit()
-    search = bed.search(bed.claim())
-    first = disturb(bed, search)
-    assert search.next() is None
-    bed.elapsed += FIRST_PAUSE
-    again = search.next()
-    assert isinstance(again, Assignment)
-    assert again.trial == first.trial
-    search.ended(again, train(again))
-    list(drive(search))
-    assert all(t.state is not TrialState.FAILED for t in bed.trials(job_id))
-
-
-def test_a_disk_that_is_full_for_a_while_costs_no_trial(bed: Bed) -> None:
-    job_id = bed.submit()
-    search = bed.search(bed.claim())
-    began = bed.elapsed
-    while bed.elapsed - began < PATIENCE_SECONDS / 2:
-        disturb(bed, search)
-    bed.elapsed += LONGEST_PAUSE
-    list(drive(search))
-    assert all(t.state is not TrialState.FAILED for t in bed.trials(job_id))
-
-
-def test_a_disk_that_stays_full_fails_the_job_and_few_trials(bed: Bed) -> None:
-    job_id = bed.submit()
-    search = bed.search(bed.claim())
-    first = search.next()
-    assert isinstance(first, Assignment)
-    search.ended(first, train(first))
-
-    def disturb_for_ever() -> None:
-        while True:
-            disturb(bed, search)
-
-    with pytest.raises(NasError, match="nothing can be trained any more: OSError: disk full"):
-        disturb_for_ever()
-    assert PATIENCE_SECONDS <= bed.elapsed <= PATIENCE_SECONDS + 5 * LONGEST_PAUSE
-    failed = [t for t in bed.trials(job_id) if t.state is TrialState.FAILED]
-    assert len(failed) == GIVEN_UP_TRIALS
-    assert all("disk full" in (t.error or "") for t in failed)
-
-
-@pytest.mark.parametrize(("slots", "how"), [(1, "again and again"), (2, "3 times")])
-def test_what_alone_is_disturbed_fails_alone(bed: Bed, slots: int, how: str) -> None:
-    job_id = bed.submit()
-    search = bed.search(bed.claim())
-    cursed = disturb(bed, search).trial
-    while True:
-        bed.elapsed += LONGEST_PAUSE
-        chosen = [search.next() for _ in range(slots)]
-        running = [c for c in chosen if isinstance(c, Assignment)]
-        if not running:
-            break
-        for assignment in running:
-            search.ended(assignment, FULL if assignment.trial == cursed else train(assignment))
-    (failed,) = [t for t in bed.trials(job_id) if t.state is TrialState.FAILED]
-    assert failed.id == cursed
-    assert failed.error == f"OSError: disk full, {how}"
-    assert len(bed.trials(job_id)) == 18
-
-
-def test_a_result_that_cannot_be_recorded_stops_the_job(bed: Bed) -> None:
-    bed.submit()
-    search = bed.search(bed.claim())
-    searcher = SegmentSearcher(search)
-    chosen = searcher.suggest("tune-1")
-    assert isinstance(chosen, dict)
-    bad = Outcome("finished", 3, {"loss": math.nan}, 1.0, 0.5)
-    searcher.on_trial_complete("tune-1", bad.to_result())  # Tune hears nothing of it …
-    with pytest.raises(ValueError, match="loss"):
-        searcher.suggest("tune-2")  # … but nothing goes on
-    with pytest.raises(ValueError, match="loss"):
-        searcher.check()

@@ -1,4 +1,4 @@
-"""The Pareto front across all jobs of one task."""
+"""Fronts as they are asked for: of one job, and across all jobs of one task."""
 
 from __future__ import annotations
 
@@ -8,13 +8,45 @@ from itertools import accumulate
 from nas.catalogue.tasks import TASKS
 from nas.jobs import documents, fronts
 from nas.jobs.fronts import Fidelities, Numbers
-from nas.schemas import Constraint, TaskFront, Trial
+from nas.schemas import Constraint, Front, TaskFront, Trial
 from nas.store import Store, scores
 from nas.store import jobs as job_rows
 from search_spaces.errors import InvalidInput, Problem
 
 OF_A_DEVICE = frozenset({"latency_ms", "step_latency_ms", "throughput", "energy_j"})
 """Metrics that do not compare from one machine to another."""
+
+
+def job_front(
+    store: Store,
+    cache: scores.ScoreCache,
+    job_id: str,
+    *,
+    objectives: Sequence[str] | None,
+    bounds: Sequence[Constraint],
+    verified: bool,
+    fidelity: Fidelities,
+) -> Front:
+    """The front of a job under its constraints and these bounds; see ``Jobs.front``."""
+    fronts.check(objectives, bounds, fidelity)
+    with store.read() as session:
+        job = job_rows.record(session, job_id)
+        known = cache.scores(session, job_id)
+        if verified:
+            known = scores.verified_only(session, job_id, known)
+        wanted = tuple(objectives or job.request["objectives"])
+        own = [Constraint.model_validate(c) for c in job.request["constraints"]]
+        found = fronts.front(known, wanted, [*own, *bounds], job.scales, fidelity)
+        members = scores.numbered(session, job_id, found.members)
+        homogeneous = scores.numbered(session, job_id, found.homogeneous)
+    return Front(
+        objectives=list(wanted),
+        items=[documents.trial(t) for t in members],
+        hypervolume=found.hypervolume,
+        reference_point=found.reference_point,
+        knee=next((t.id for t in members if t.number == found.knee), None),
+        homogeneous=[documents.trial(t) for t in homogeneous],
+    )
 
 
 def task_front(
