@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
+TESTERS ?= 2
 
 .PHONY: setup demo test lint types imports check unit bench bench-search lock clean
 
@@ -27,8 +28,10 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
+# Two at a time; what starts services of its own wants the machine to itself
 unit: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 test: lint types imports unit
 

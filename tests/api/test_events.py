@@ -126,7 +126,7 @@ def test_one_query_serves_all_streams(
     with running(app) as url, ThreadPoolExecutor(12) as pool:
         streams = [pool.submit(read, url, job) for job in ids for _ in range(4)]
         eventually(lambda: app.state.tailer.followers == 12 and len(read_for) >= 12)
-        time.sleep(0.2)
+        eventually(lambda: asked[-1:] == [sorted(ids)])
         asked.clear()
         time.sleep(0.3)
         polls, polled = len(asked), {tuple(jobs) for jobs in asked}
