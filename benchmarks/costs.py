@@ -40,7 +40,7 @@ TOKENS = 4096
 LEAST_MB = 150.0
 """Of peak memory: with less the allocator and the libraries would show."""
 VOCABULARY = 256
-SEEN, UNSEEN = 1, 71
+SEEN, UNSEEN = 1, 73
 """Seeds of the pools."""
 
 Row = tuple[float, float]

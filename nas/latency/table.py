@@ -29,7 +29,8 @@ class Measured(NamedTuple):
 class Fit(BaseModel):
     """Milliseconds per term of a part, and the normal equations that they solve.
 
-    gram, target: sums over observations of r rᵀ and r, r being the terms over the milliseconds.
+    gram, target: sums over observations of r rᵀ and r y, r and y being the terms and the
+    milliseconds, both over what was expected of them.
     widths: least and greatest D among them.
     """
 
@@ -46,7 +47,7 @@ class Fit(BaseModel):
         return part.runs * one
 
     def scaled(self, factor: float) -> Fit:
-        """The same of a machine that takes so many times as long."""
+        """The same of a machine that takes so many times as long, which was to be expected."""
         gram = tuple(tuple(value / factor**2 for value in row) for row in self.gram)
         return Fit(
             weights=tuple(weight * factor for weight in self.weights),

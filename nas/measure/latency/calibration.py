@@ -26,11 +26,13 @@ PATIENCE = 2.0
 ROUNDS = 3
 """Few: a regression gains more from other models than from the same ones again."""
 FOLDS = 8
-RIDGE = 1e-3
+RIDGE = 3e-3
 """How far a coefficient is drawn to 0, as a share of its own column's weight."""
-KINSHIP = 0.1
+KINSHIP = 0.03
 """So many observations is it worth what a part's kind takes: rare parts lean on it."""
 QUANTILES = (0.05, 0.95)
+LEAST_EXPECTED = 0.5
+"""When errors are weighed, a part is expected to take at least this share of what it took."""
 MOST_PARAMETERS = 2e8
 """Probes are held in memory together."""
 
@@ -139,8 +141,13 @@ def reach(architectures: Iterable[Architecture]) -> dict[str, tuple[int, int]]:
 
 
 def fit(observations: Sequence[Observation], widths: Mapping[str, tuple[int, int]]) -> Fits:
-    """A non-negative least-squares fit of each part's relative errors, and how far all hold."""
-    every = [_equations([o]) for o in observations]
+    """A non-negative least-squares fit of each part's relative errors, and how far all hold.
+
+    Errors are first relative to what was measured, then to what that fit expects: the former alone
+    would trust what happened to take little, and predict too little.
+    """
+    first = _solved(_equations(observations), widths)
+    every = [_equations([o], first) for o in observations]
     whole = _summed(every)
     held_out = []
     for fold in range(min(FOLDS, len(every))):
@@ -162,14 +169,18 @@ def fit(observations: Sequence[Observation], widths: Mapping[str, tuple[int, int
 _Equations: TypeAlias = dict[str, tuple[Floats, Floats]]
 
 
-def _equations(observations: Iterable[Observation]) -> _Equations:
-    """Normal equations of each part, all rows divided by what was measured."""
+def _equations(observations: Iterable[Observation], expected: Fits | None = None) -> _Equations:
+    """Normal equations of each part, all rows over what is expected, or over what was measured."""
     found: _Equations = {}
     for observation in observations:
-        for part, milliseconds in zip(observation.parts, observation.milliseconds, strict=True):
-            row = part.runs * np.array(part.terms) / max(milliseconds, 1e-6)
+        for part, taken in zip(observation.parts, observation.milliseconds, strict=True):
+            milliseconds = scale = max(taken, 1e-6)
+            if expected is not None:
+                foreseen = expected.of(part.name).milliseconds(part)
+                scale = max(foreseen, LEAST_EXPECTED * milliseconds)
+            row = part.runs * np.array(part.terms) / scale
             gram, target = found.get(part.name, (0.0, 0.0))
-            found[part.name] = gram + np.outer(row, row), target + row
+            found[part.name] = gram + np.outer(row, row), target + row * (milliseconds / scale)
     return found
 
 
