@@ -232,7 +232,7 @@ def main() -> None:
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--each", type=int, default=12, help="architectures a space and length")
-    parser.add_argument("--seconds", type=float, default=25.0, help="for each calibration")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each calibration")
     parser.add_argument("--memory", type=int, default=5, help="fresh processes a space")
     options = parser.parse_args()
     torch.set_num_threads(1)
