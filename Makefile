@@ -35,7 +35,7 @@ unit: setup
 
 test: lint types imports unit
 
-bench: bench-costs bench-overhead bench-training $(if $(BEDS),bench-search)
+bench: bench-costs bench-latency-bound bench-overhead bench-training $(if $(BEDS),bench-search)
 
 # Published tables are not part of the project: what is missing in BEDS is named, with its source
 bench-search: setup
