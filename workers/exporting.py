@@ -7,12 +7,15 @@ import sys
 
 import structlog
 
-from nas.errors import LeaseLost, NasError, StoreUnavailable
-from nas.export import Provenance, TrainingConfig, versions_here, write
+from nas.errors import DataUnavailable, LeaseLost, NasError, NotFound, StoreUnavailable
+from nas.export import ExportedTrial, Provenance, TrainingConfig, versions_here, write
+from nas.jobs import Jobs
+from nas.labelled import read
 from nas.logs import configure_logging
 from nas.schemas import JobRequest
 from nas.settings import Settings
 from nas.store import Store
+from nas.store import datasets as dataset_rows
 from nas.store import exports as export_rows
 from nas.store import jobs as job_rows
 from nas.store import trials as trial_rows
@@ -37,13 +40,16 @@ def make_export(settings: Settings, store: Store, export_id: str, token: int) ->
         source = trial_rows.source(session, trial)
     filename = f"{export.id}.zip"
     checkpoint = source and settings.checkpoints / source.job_id / f"{source.id}.pt"
+    jobs = Jobs(store, settings)
+    exported = ExportedTrial(
+        _document(job, trial),
+        checkpoint=checkpoint if checkpoint and checkpoint.is_file() else None,
+        labels=_labels(settings, store, job),
+        front=jobs.front(job.id),
+        bill=jobs.get(job.id).bill,
+    )
     try:
-        write(
-            export.format,
-            settings.exports / filename,
-            document=_document(job, trial),
-            checkpoint=checkpoint if checkpoint and checkpoint.is_file() else None,
-        )
+        write(export.format, settings.exports / filename, exported)
     except (NasError, InvalidInput, OSError) as error:
         log.error("export failed", export=export.id, reason=str(error))
         with store.write() as session:
@@ -68,6 +74,22 @@ def _document(job: JobRecord, trial: TrialRecord) -> TrainingConfig:
             ),
         }
     )
+
+
+def _labels(settings: Settings, store: Store, job: JobRecord) -> tuple[str, ...] | None:
+    """The names of the task's classes, by the task or by the data that were uploaded for it."""
+    task = JobRequest.model_validate(job.request).task
+    if task.data_kind != "labelled" or job.dataset is None:
+        return task.labels()
+    try:
+        with store.read() as session:
+            known = dataset_rows.get(session, job.dataset)
+        if known.created_at > job.created_at:  # other data, of the same name
+            return None
+        rows = read(settings.datasets / known.sha256, "/task/dataset")
+        return tuple(sorted({row.label for row in rows}))
+    except (NotFound, DataUnavailable, InvalidInput):  # gone since: the classes keep their numbers
+        return None
 
 
 def main() -> None:

@@ -51,6 +51,8 @@ class TaskConfig(Value):
     """What each rung measures, the costly ones where the job names them."""
     data_kind: ClassVar[DataKind | None] = None
     """Which uploaded data it takes."""
+    first_byte: ClassVar[int | None] = None
+    """The token of byte 0, where its tokens are the bytes of a text."""
 
     name: str
 
@@ -66,6 +68,10 @@ class TaskConfig(Value):
     def shape(self) -> TaskShape:
         """Vocabulary, outputs, length, causal or not, head."""
         raise AssertionError("every task states its shape")
+
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of its classes, in their order; None: it has none, or its data name them."""
+        return None
 
 
 class DataTaskConfig(TaskConfig):
@@ -90,6 +96,7 @@ class TextLM(DataTaskConfig):
     metrics: ClassVar[tuple[str, ...]] = (*TaskConfig.metrics, "effective_context")
 
     data_kind: ClassVar[DataKind | None] = "text"
+    first_byte: ClassVar[int | None] = 0
 
     name: Literal["text_lm"] = "text_lm"
     sequence_length: Annotated[int, Field(ge=16, le=65536)] = 512
@@ -121,6 +128,7 @@ class TextClassification(DataTaskConfig):
         "lines, CSV or Parquet with the columns text and label)."
     )
     data_kind: ClassVar[DataKind | None] = "labelled"
+    first_byte: ClassVar[int | None] = 1
 
     name: Literal["text_classification"] = "text_classification"
     classes: Annotated[int, Field(ge=2, le=1024)] = len(PYTHON_PACKAGES)
@@ -138,6 +146,10 @@ class TextClassification(DataTaskConfig):
         """What its model takes and gives."""
         return TaskShape(BYTES + 1, self.classes, self.sequence_length, causal=False, head="pooled")
 
+    def labels(self) -> tuple[str, ...] | None:
+        """Packages, in alphabetical order."""
+        return None if self.uploaded else tuple(sorted(PYTHON_PACKAGES))
+
 
 class ImageClassification(TaskConfig):
     """Images as sequences of pixels, one class each."""
@@ -154,6 +166,10 @@ class ImageClassification(TaskConfig):
     def shape(self) -> TaskShape:
         """What its model takes and gives."""
         return TaskShape(17, 10, DIGITS_PIXELS, causal=False, head="pooled")
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Digits."""
+        return tuple("0123456789")
 
 
 class ListOps(TaskConfig):
@@ -189,6 +205,10 @@ class ListOps(TaskConfig):
     def shape(self) -> TaskShape:
         """What its model takes and gives."""
         return TaskShape(LISTOPS_TOKENS, 10, self.max_length, causal=False, head="pooled")
+
+    def labels(self) -> tuple[str, ...] | None:
+        """What a list comes to."""
+        return tuple("0123456789")
 
 
 class GeneratedTaskConfig(TaskConfig):

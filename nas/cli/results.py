@@ -139,16 +139,16 @@ def export(
             "--trial", metavar="TRIAL", help="A trial's id or number, knee, or best:METRIC."
         ),
     ] = "knee",
-    format_name: Annotated[str, typer.Option("--format", metavar="FORMAT", help="config.")] = (
-        "config"
-    ),
+    format_name: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="config, huggingface.")
+    ] = "config",
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to put it into.")
     ] = Path("export"),
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch a trial as a configuration to train on, with its weights."""
+    """Fetch a trial: a configuration to train on with its weights, or a folder for transformers."""
     from nas.export import unpack
 
     if out.exists() and not out.is_dir():
@@ -158,10 +158,15 @@ def export(
         requested = client.export(job_id, resolve_trial(client, job_id, trial), format_name)
         ready = _wait(client, requested)
         with tempfile.TemporaryDirectory(prefix="nas-export-") as folder:
-            config = unpack(client.download_export(ready.id, Path(folder, "export.zip")), out)
+            archive = client.download_export(ready.id, Path(folder, "export.zip"))
+            config = unpack(archive, out, ready.format)
     files = sorted(path.name for path in out.iterdir() if path.is_file())
     if as_json:
         print_json({"export": ready, "folder": str(out), "config": str(config), "files": files})
+        return
+    if ready.format == "huggingface":
+        typer.echo(f"trial {ready.trial}: {len(files)} files in {out}")
+        typer.echo(f"how to load, fine-tune and run it: {out / 'README.md'}")
         return
     typer.echo(f"trial {ready.trial}: {', '.join(files)} in {out}")
     typer.echo(f"train it with: nas train {config}{_own_data(config)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nas.errors import Unsupported
 from nas.export.archive import unpack
+from nas.export.trial import ExportedTrial
 from nas.training.config import (
     Provenance,
     TrainingConfig,
@@ -18,6 +19,7 @@ from nas.training.config import (
 )
 
 __all__ = [
+    "ExportedTrial",
     "Provenance",
     "TrainingConfig",
     "read_config",
@@ -28,19 +30,15 @@ __all__ = [
 ]
 
 
-def write(
-    format_name: str, target: Path, *, document: TrainingConfig, checkpoint: Path | None
-) -> None:
+def write(format_name: str, target: Path, trial: ExportedTrial) -> None:
     """Write an export of a trial to ``target``, whole or not at all.
 
-    checkpoint: the trial's, for its weights; None exports it without.
-
     Raises:
-        Unsupported: no such format.
+        Unsupported: no such format, or one that cannot hold this trial.
         TrialFailed: the checkpoint is corrupt.
     """
     from nas.export.formats import FORMATS  # torch, which whoever only reads need not have
 
     if format_name not in FORMATS:
         raise Unsupported(f"no export format {format_name!r} (there is: {', '.join(FORMATS)})")
-    FORMATS[format_name](target, document, checkpoint)
+    FORMATS[format_name](target, trial)

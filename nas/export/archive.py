@@ -1,10 +1,13 @@
-"""The archive that an export travels in: a configuration and, beside it, the trial's weights."""
+"""The archive that an export travels in: a flat folder of files whose names each format knows."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from nas.atomic import replacing
 from nas.training.config import LARGEST_CONFIG
@@ -15,7 +18,28 @@ WEIGHTS_NAME = "weights.safetensors"
 SMALLEST_TIME = (1980, 1, 1, 0, 0, 0)  # the same export is the same file
 
 
-def pack(target: Path, files: dict[str, Path]) -> None:
+class Members(NamedTuple):
+    """What an archive holds: these in any case, and nothing whose name does not match."""
+
+    always: tuple[str, ...]
+    allowed: re.Pattern[str]
+
+
+MEMBERS: Mapping[str, Members] = {
+    "config": Members((CONFIG_NAME,), re.compile(r"config\.json|weights\.safetensors")),
+    "huggingface": Members(
+        (CONFIG_NAME, "README.md", "model.safetensors"),
+        re.compile(
+            r"README\.md|(\w+_)?config\.json|tokenizer\.json|model\.safetensors"
+            r"|(configuration_|modeling_)?paretoformer(_\w+)?\.py",
+            re.ASCII,
+        ),
+    ),
+}
+"""By format."""
+
+
+def pack(target: Path, files: Mapping[str, Path]) -> None:
     """Write an archive of these files, by their names in it, uncompressed; whole or not at all."""
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, path in files.items():
@@ -25,17 +49,17 @@ def pack(target: Path, files: dict[str, Path]) -> None:
                 shutil.copyfileobj(source, out)
 
 
-def unpack(archive_path: Path, folder: Path) -> Path:
+def unpack(archive_path: Path, folder: Path, format_name: str = "config") -> Path:
     """Put the known members of an export into ``folder``; the path of its configuration.
 
     Raises:
-        InvalidInput: not an archive of ours: other members, compressed ones, one damaged.
+        InvalidInput: not an archive of this format: other members, compressed ones, one damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(archive_path) as archive:
             members = archive.infolist()
-            _check(archive_path, members)
+            _check(archive_path, members, MEMBERS[format_name])
             # the configuration last: where it is, what it names is beside it
             for member in sorted(members, key=lambda m: m.filename == CONFIG_NAME):
                 with (
@@ -49,11 +73,13 @@ def unpack(archive_path: Path, folder: Path) -> Path:
     return folder / CONFIG_NAME
 
 
-def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+def _check(path: Path, members: list[zipfile.ZipInfo], known: Members) -> None:
     """Only our names, each once, and no member larger in the folder than in the archive."""
     names = [member.filename for member in members]
-    if sorted(names) not in ([CONFIG_NAME], [CONFIG_NAME, WEIGHTS_NAME]):
-        raise _refused(path, f"holds {', '.join(names) or 'nothing'}", CONFIG_NAME, WEIGHTS_NAME)
+    foreign = [name for name in names if not known.allowed.fullmatch(name)]
+    if foreign or len(set(names)) < len(names) or not set(known.always) <= set(names):
+        held = ", ".join(foreign or names) or "nothing"
+        raise _refused(path, f"holds {held}", *known.always)
     size = path.stat().st_size
     for member in members:
         largest = LARGEST_CONFIG if member.filename == CONFIG_NAME else size

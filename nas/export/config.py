@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 
 from nas.export.archive import CONFIG_NAME, WEIGHTS_NAME, pack
+from nas.export.trial import ExportedTrial
 from nas.training.checkpoint import load_weights
-from nas.training.config import TrainingConfig, write_config
+from nas.training.config import write_config
 from nas.training.weights import write_weights
 
 
-def write(target: Path, document: TrainingConfig, checkpoint: Path | None) -> None:
+def write(target: Path, trial: ExportedTrial) -> None:
     """An archive of ``config.json`` and, where there is a checkpoint, ``weights.safetensors``.
 
     Raises:
@@ -21,9 +22,9 @@ def write(target: Path, document: TrainingConfig, checkpoint: Path | None) -> No
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
         config, weights = Path(folder, CONFIG_NAME), Path(folder, WEIGHTS_NAME)
         files = {CONFIG_NAME: config}
-        if checkpoint is not None:
-            write_weights(weights, load_weights(checkpoint))
+        if trial.checkpoint is not None:
+            write_weights(weights, load_weights(trial.checkpoint))
             files[WEIGHTS_NAME] = weights
         beside = WEIGHTS_NAME if WEIGHTS_NAME in files else None
-        write_config(config, document.model_copy(update={"weights": beside}))
+        write_config(config, trial.document.model_copy(update={"weights": beside}))
         pack(target, files)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nas.export import config
-from nas.training.config import TrainingConfig
+from nas.export import config, huggingface
+from nas.export.trial import ExportedTrial
 
-FORMATS: Mapping[str, Callable[[Path, TrainingConfig, Path | None], None]] = {
+FORMATS: Mapping[str, Callable[[Path, ExportedTrial], None]] = {
     "config": config.write,
+    "huggingface": huggingface.write,
 }

@@ -26,5 +26,6 @@ class Mechanism(nn.Module):
 
 def module_class(spec: type[Spec]) -> type[Mechanism]:
     """The module class of a spec, found in the file of the same name under ``nas.models``."""
-    importlib.import_module(spec.__module__.replace("search_spaces", "nas.models", 1))
+    if spec not in Mechanism.realised:
+        importlib.import_module(spec.__module__.replace("search_spaces", "nas.models", 1))
     return Mechanism.realised[spec]

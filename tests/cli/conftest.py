@@ -145,7 +145,11 @@ class Service:
                 return
             trial = trials.get(session, record.trial_id)
             filename = f"{record.id}.zip"
-            pack_config(trial.architecture, self.settings.exports / filename, task)
+            target = self.settings.exports / filename
+            if record.format == "config":
+                pack_config(trial.architecture, target, task)
+            else:
+                pack_folder(target)
             exports.finish(session, record.id, record.token, filename)
 
 
@@ -163,6 +167,16 @@ def pack_config(architecture: Mapping[str, Any], target: Path, task: Mapping[str
     write_config(config, TrainingConfig.model_validate(document))
     pack(target, {"config.json": config})
     config.unlink()
+
+
+def pack_folder(target: Path) -> None:
+    """Files under the names that a folder for transformers has."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    empty = target.with_suffix(".empty")
+    empty.write_text("{}")
+    names = ("README.md", "config.json", "model.safetensors", "modeling_paretoformer.py")
+    pack(target, dict.fromkeys(names, empty))
+    empty.unlink()
 
 
 @pytest.fixture(scope="session")

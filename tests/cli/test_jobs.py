@@ -14,6 +14,7 @@ import pytest
 
 from nas.client import Client
 from nas.states import JobState
+from nas.store import jobs as job_rows
 
 JOB = """
 name: from-a-file
@@ -89,6 +90,21 @@ def test_show_says_where_a_job_stands(nas: Any, finished: str) -> None:
     said = nas("show", finished).stdout
     for part in ("succeeded", "16 completed", "270 steps", "best loss", "core-seconds", "text_lm"):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "said"), [("tolerance", "budget.tolerance is met"), ("space", "left in the space")]
+)
+def test_show_says_for_what_nothing_new_is_asked(
+    nas: Any, service: Any, ended_by: str, said: str
+) -> None:
+    job_id = service.submit(name="ending")
+    job = service.claim(job_id)
+    assert "asks for nothing new" not in nas("show", job_id).stdout
+    with service.store.write() as session:
+        job_rows.end_asking(session, job.id, job.token, ended_by)
+    service.finish(job, JobState.SUCCEEDED)
+    assert said in nas("show", job_id).stdout
 
 
 def test_watch_follows_a_job_to_its_end(nas: Any, service: Any) -> None:

@@ -120,6 +120,19 @@ def test_export_of_a_search_on_uploaded_data_says_that_training_needs_them(
     assert "uploaded as my-corpus" in result.stdout
 
 
+def test_export_for_transformers_says_where_its_commands_are(
+    nas: Any, service: Any, finished: str, tmp_path: Path
+) -> None:
+    worker = threading.Thread(target=service.serve_export)
+    worker.start()
+    result = nas("export", finished, "--format", "huggingface", "-o", str(tmp_path))
+    worker.join()
+    assert result.exit_code == 0, result.stderr
+    assert f"4 files in {tmp_path}" in result.stdout
+    assert str(tmp_path / "README.md") in result.stdout
+    assert (tmp_path / "modeling_paretoformer.py").is_file()
+
+
 def test_export_of_the_knee_as_json(nas: Any, service: Any, finished: str, tmp_path: Path) -> None:
     worker = threading.Thread(target=service.serve_export)
     worker.start()

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from nas.catalogue.tasks import TextLM
 from nas.errors import TrialFailed, Unsupported
-from nas.export import TrainingConfig, read_config, unpack, write
+from nas.export import ExportedTrial, TrainingConfig, read_config, unpack, write
+from nas.export.archive import MEMBERS
 from nas.export.formats import FORMATS
 from nas.schemas import ExportRequest, TrainingRecipe
 from nas.tasks import build_task
@@ -49,10 +50,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_format_that_can_be_asked_for_is_written_here() -> None:
     assert set(FORMATS) == set(get_args(ExportRequest.model_fields["format"].annotation))
+    assert set(MEMBERS) == set(FORMATS)
 
 
 def test_an_export_carries_configuration_and_weights(checkpoint: Path, tmp_path: Path) -> None:
-    write("config", tmp_path / "t.zip", document=DOCUMENT, checkpoint=checkpoint)
+    write("config", tmp_path / "t.zip", ExportedTrial(DOCUMENT, checkpoint))
     assert os.listdir(tmp_path) == ["t.zip"]
     config = unpack(tmp_path / "t.zip", tmp_path / "deep" / "winner")
     assert sorted(os.listdir(config.parent)) == ["config.json", "weights.safetensors"]
@@ -65,7 +67,7 @@ def test_an_export_carries_configuration_and_weights(checkpoint: Path, tmp_path:
 
 
 def test_what_is_unpacked_trains_on_from_the_trial(checkpoint: Path, tmp_path: Path) -> None:
-    write("config", tmp_path / "t.zip", document=DOCUMENT, checkpoint=checkpoint)
+    write("config", tmp_path / "t.zip", ExportedTrial(DOCUMENT, checkpoint))
     outcome = train_config(
         unpack(tmp_path / "t.zip", tmp_path / "winner"),
         out=tmp_path / "out",
@@ -79,7 +81,7 @@ def test_what_is_unpacked_trains_on_from_the_trial(checkpoint: Path, tmp_path: P
 
 
 def test_without_a_checkpoint_there_is_the_configuration_alone(tmp_path: Path) -> None:
-    write("config", tmp_path / "t.zip", document=DOCUMENT, checkpoint=None)
+    write("config", tmp_path / "t.zip", ExportedTrial(DOCUMENT))
     config = unpack(tmp_path / "t.zip", tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["config.json", "t.zip"]
     assert read_config(config).weights is None
@@ -87,20 +89,20 @@ def test_without_a_checkpoint_there_is_the_configuration_alone(tmp_path: Path) -
 
 def test_the_same_export_is_the_same_file(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
-        write("config", tmp_path / name, document=DOCUMENT, checkpoint=checkpoint)
+        write("config", tmp_path / name, ExportedTrial(DOCUMENT, checkpoint))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
 def test_a_corrupt_checkpoint_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "trial.pt").write_bytes(b"rubbish")
     with pytest.raises(TrialFailed, match="corrupt checkpoint"):
-        write("config", tmp_path / "t.zip", document=DOCUMENT, checkpoint=tmp_path / "trial.pt")
+        write("config", tmp_path / "t.zip", ExportedTrial(DOCUMENT, tmp_path / "trial.pt"))
     assert os.listdir(tmp_path) == ["trial.pt"]
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="'gguf'"):
-        write("gguf", tmp_path / "t.zip", document=DOCUMENT, checkpoint=None)
+        write("gguf", tmp_path / "t.zip", ExportedTrial(DOCUMENT))
 
 
 def archive(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
@@ -135,6 +137,33 @@ def test_other_members_are_refused_before_anything_is_written(
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../paretoformer_x.py",
+        "setup.py",
+        "weights.safetensors",
+        "paretoformer.py.exe",
+        "a/config.json",
+    ],
+)
+def test_other_members_of_a_folder_for_transformers_are_refused(tmp_path: Path, name: str) -> None:
+    whole = dict.fromkeys(("README.md", "config.json", "model.safetensors"), b"{}")
+    good = archive(
+        tmp_path / "good.zip", whole | {"modeling_paretoformer.py": b"", "paretoformer_a_b.py": b""}
+    )
+    unpack(good, tmp_path / "folder", "huggingface")
+    with pytest.raises(InvalidInput, match="is not an export"):
+        unpack(
+            archive(tmp_path / "bad.zip", whole | {name: b""}), tmp_path / "other", "huggingface"
+        )
+    assert os.listdir(tmp_path / "other") == []
+    with pytest.raises(InvalidInput, match="is not an export"):
+        unpack(
+            archive(tmp_path / "less.zip", {"config.json": b"{}"}), tmp_path / "o", "huggingface"
+        )
+
+
 def test_a_compressed_member_is_refused(tmp_path: Path) -> None:
     bomb = archive(
         tmp_path / "bomb.zip",
@@ -147,7 +176,7 @@ def test_a_compressed_member_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_archive_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.zip"
-    write("config", path, document=DOCUMENT, checkpoint=checkpoint)
+    write("config", path, ExportedTrial(DOCUMENT, checkpoint))
     whole = path.read_bytes()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 1
@@ -159,7 +188,7 @@ def test_a_damaged_archive_is_refused(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_reading_an_export_takes_no_torch(tmp_path: Path) -> None:
-    write("config", tmp_path / "t.zip", document=DOCUMENT, checkpoint=None)
+    write("config", tmp_path / "t.zip", ExportedTrial(DOCUMENT))
     program = (
         "import sys; from pathlib import Path; from nas.export import unpack, read_config;"
         "read_config(unpack(Path(sys.argv[1]), Path(sys.argv[2])));"
