@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from nas.catalogue.tasks import TaskShape
 from nas.latency import LatencyTable
@@ -11,9 +12,13 @@ from search_spaces.model_cost import model_cost
 
 
 def known_costs(
-    arch: Architecture, shape: TaskShape, batch_size: int, latency: LatencyTable | None = None
+    arch: Architecture,
+    shape: TaskShape,
+    batch_size: int,
+    latency: LatencyTable | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> dict[str, float]:
-    """Every metric that is known before training, by name."""
+    """Every metric that is known before training, by name; memory in a recipe's precision."""
     costs: dict[str, float] = model_cost(
         arch,
         batch_size=batch_size,
@@ -22,6 +27,7 @@ def known_costs(
         num_outputs=shape.num_outputs,
         causal=shape.causal,
         head=shape.head,
+        precision=precision,
     ).metrics()
     return costs if latency is None else costs | latency.metrics(arch)
 

@@ -118,7 +118,8 @@ METRICS: dict[str, Metric] = {
             "MB",
             "minimize",
             "before training",
-            "Weights, gradients, AdamW state and what the backward pass keeps for the batch.",
+            "Weights, AdamW state and the most gradients and activations alive in a training step "
+            "of the batch.",
             "log",
         ),
         Metric(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -50,3 +54,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
 def id_of(tensor: torch.Tensor) -> int:
     """The identity of the memory behind a tensor."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def allocated_peak(run: Callable[[], object]) -> int:
+    """Most bytes that a call has of PyTorch's CPU memory at once, the scratch of kernels included.
+
+    What there was before is not counted, and its end is not seen.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events = profiled.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    changes.sort(key=itemgetter(0))
+    return int(max(accumulate((size for _, size in changes), initial=0)))

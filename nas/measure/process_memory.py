@@ -1,7 +1,7 @@
 """The memory that a model really takes, in a process of its own.
 
 What the process holds before the model is there, the kernels being loaded, is taken off. Kernels'
-scratch is part of what is measured, and not of the arithmetic.
+scratch is part of what is measured; of the arithmetic it is where it is large, in convolutions.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from search_spaces.model_cost import MEGABYTE
 STEPS = 2
 """Training steps: the first makes the optimizer's state, the next one has it from the start."""
 
-TINY = 16
-"""Tokens of the pass that loads the kernels before anything is measured."""
+FEW = 2
+"""Sequences of the passes that load the kernels before anything is measured."""
 
 GIVEN_BACK = {
     "MALLOC_ARENA_MAX": "1",
     # freed blocks go back to the system at once, so that the process is no larger than what it uses
-    "MALLOC_MMAP_THRESHOLD_": "1048576",
-    "MALLOC_TRIM_THRESHOLD_": "1048576",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
     "OMP_NUM_THREADS": "1",
 }
 STATUS = Path("/proc/self/status")
@@ -145,9 +145,10 @@ class _Meter:
 
 def _measure(run: Run) -> dict[str, float]:
     found: dict[str, float] = {}
-    tiny = run.model_copy(update={"batch_size": 1, "sequence_length": TINY})
+    # of full length: libraries have other code for large products, and room of their own
+    few = run.model_copy(update={"batch_size": min(FEW, run.batch_size)})
     for use in (_evaluate, _train):
-        use(tiny)
+        use(few)
     meter = _Meter(torch.device(run.device))
     with meter.peak(found, "peak_memory_mb"):
         _evaluate(run)

@@ -46,6 +46,11 @@ class AttentionSpec(Spec):
         """How many heads of queries share one of keys and values; it must divide their number."""
         return 1
 
+    @property
+    def widens(self) -> bool:
+        """Whether it mixes in single precision even where products are in half of it."""
+        return False
+
     def position_parameters(self, position: Position, heads: int) -> int:
         """Trainable scalars that these positions add to the module; not part of ``cost``."""
         learned = position == "relative" and position in self.positions

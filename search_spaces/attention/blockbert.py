@@ -49,10 +49,12 @@ class BlockBertAttention(AttentionSpec):
         kept = batch * padded * (4 * width + heads)
         # blocks that do not fill up: the queries as they were, and the output without its end
         ragged = batch * length * width if padded > length else 0
+        saved = kept + (ragged if batch > 1 else 0)
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * (kept + ragged),
-            saved_bytes=FLOAT_BYTES * (kept + (ragged if batch > 1 else 0)),
+            saved_bytes=FLOAT_BYTES * saved,
+            backward_bytes=FLOAT_BYTES * (saved + 4 * batch * padded * width),
         )

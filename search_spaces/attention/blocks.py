@@ -107,22 +107,29 @@ def tiled_cost(
     summaries: rows of keys that stand apart.  biases: numbers in the bias that all tiles share.
     """
     parameters = 4 * width * width
-    mixed = pairs = 0
+    mixed = pairs = most = 0
     for t in tiles:
         pairs += t.queries * t.seen
         size = largest_group(batch, heads, t.queries * t.seen)
         out = size * t.queries * width // heads
+        most = max(most, out)
         mixed = max(mixed, out, t.queries * t.seen if biases else 0)
     scores, rows = memory(batch, heads, tiles, both=False)
     tile = scores + rows * width // heads + mixed
     tokens = batch * length
     flops = 2 * tokens * parameters + 4 * batch * width * pairs
-    kept = 4 * tokens * width + 2 * batch * summaries * width + biases + 2 * tokens * heads
+    dense, apart = 4 * tokens * width, 2 * batch * summaries * width
+    kept = dense + apart + biases + 2 * tokens * heads
+    # gradients of all of them, one of them twice: divided by the mass; and two tiles at once
+    gradients = dense + apart + tokens * (width + heads)
+    scores, rows = memory(batch, heads, tiles, both=True)
+    gradients += 2 * (scores + rows * width // heads) + most
     return Cost(
         parameters,
         flops,
         flops,
         live_bytes=FLOAT_BYTES * (kept + tile),
         saved_bytes=FLOAT_BYTES * kept,
+        backward_bytes=FLOAT_BYTES * (kept + gradients),
         backward_extra=2 * batch * width * pairs,  # the weights again
     )

@@ -56,6 +56,8 @@ class FullAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * floats,
             saved_bytes=FLOAT_BYTES * floats,
+            # and gradients of all of them
+            backward_bytes=FLOAT_BYTES * (floats + 2 * tokens * (width + key_width)),
         )
 
     def placed_cost(

@@ -31,6 +31,11 @@ class GatedLinearAttention(AttentionSpec):
     type: Literal["gated_linear"] = "gated_linear"
     gate_rank: Annotated[int, Field(ge=1), Domain((8, 16, 32))] = 16
 
+    @property
+    def widens(self) -> bool:
+        """Long sums."""
+        return True
+
     def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
         """S of each head."""
         return FLOAT_BYTES * width * (width // heads)
@@ -51,11 +56,18 @@ class GatedLinearAttention(AttentionSpec):
             held = 5 * dense + (2 if length > CHUNK else 1) * states
         else:  # and what came from the left, with its last state
             held = 6 * dense + (3 if length > CHUNK else 2) * states
+        # the gate, its slope and gradients beside all but what is normed and gated
+        gating = 12 * dense + batch * length * heads
+        # queries, keys, values, gates and their gradients; that of the output, twice, and of the
+        # input through the gate; the state before each chunk
+        mixing = (11 if causal else 15) * dense + -(-length // CHUNK) * states
+        mixing += 10 * batch * chunk * width + 2 * batch * heads * chunk * chunk
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * max(held + tile, 5 * dense + hidden + states),
             saved_bytes=FLOAT_BYTES * (7 * dense + hidden + batch * length * heads + states),
+            backward_bytes=FLOAT_BYTES * (hidden + states + max(gating, mixing)),
             backward_extra=chunks // 2,  # states and weights again
         )

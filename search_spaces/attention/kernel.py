@@ -77,6 +77,35 @@ def mixing_saved(batch: int, length: int, width: int, heads: int, features: int)
     return batch * length * (width + heads) + batch * features * (width + heads)
 
 
+def mixing_backward(
+    batch: int, length: int, width: int, heads: int, features: int, causal: bool, copied: int
+) -> int:
+    """Floats alive at most in the mixing's backward pass, with what it has saved, beside
+    projections and features.
+
+    copied: as in ``mixing_live``.
+    """
+    dense, sums = batch * length * width, batch * features * (width + heads)
+    # the gradients of the output, and of queries, keys and values
+    held = mixing_saved(batch, length, width, heads, features) + 4 * dense
+    first, stop, number = next(spans(length, batch * heads * features))
+    span, rows = batch * (stop - first) * width, batch * (stop - first) * heads
+    made = rows * features  # the gradient of a span's features; the last one is left over
+    several = stop < length
+    if not causal:
+        copies = made if batch > 1 and copied > 1 else 0
+        return held + sums + copies + span + rows + made + max(span, made if several else 0)
+    # until the way back through the sums, of all spans: the gradients of both sides of the
+    # division, and copies
+    held += dense + batch * length * heads
+    if batch > 1 or number > 1:
+        held += copied * dense
+    direct = rows * (stop - first) // number
+    several = stop < length - length % CHUNK or length % CHUNK == 0
+    tile = 2 * direct + made + max(span, made, direct if several else 0)
+    return held + 2 * sums + 2 * number * sums + tile
+
+
 def _pairs(length: int) -> int:
     """Pairs of positions of the same chunk."""
     whole, ragged = divmod(length, CHUNK)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
-from search_spaces.attention.kernel import mixing_extra, mixing_flops, mixing_live, mixing_saved
+from search_spaces.attention.kernel import (
+    mixing_backward,
+    mixing_extra,
+    mixing_flops,
+    mixing_live,
+    mixing_saved,
+)
 from search_spaces.cost import FLOAT_BYTES, Cost
 
 
@@ -22,6 +28,11 @@ class LinearAttention(AttentionSpec):
 
     type: Literal["linear"] = "linear"
 
+    @property
+    def widens(self) -> bool:
+        """Long sums."""
+        return True
+
     def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
         """The sums over all keys, weighted by their values and not."""
         return FLOAT_BYTES * (width // heads) * (width + heads)
@@ -36,11 +47,13 @@ class LinearAttention(AttentionSpec):
         kept = mixing_saved(batch, length, width, heads, features)
         # features take the place of queries and keys
         mixing = mixing_live(batch, length, width, heads, features, causal, copied=3)
+        back = mixing_backward(batch, length, width, heads, features, causal, copied=3)
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * (3 * dense + mixing),
             saved_bytes=FLOAT_BYTES * (3 * dense + kept),
+            backward_bytes=FLOAT_BYTES * (3 * dense + back),
             backward_extra=mixing_extra(batch, length, width, heads, features, causal),
         )

@@ -54,10 +54,13 @@ class LinformerAttention(AttentionSpec):
         if batch > 1:  # the products of several sequences are of transposed copies
             live = max(live, dense + (1 + 2 * distinct) * kept)
         copied = dense if batch > 1 else 0
+        saved = floats + tokens * heads + copied
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * live,
-            saved_bytes=FLOAT_BYTES * (floats + tokens * heads + copied),
+            saved_bytes=FLOAT_BYTES * saved,
+            # the gradients of output, queries, keys and values
+            backward_bytes=FLOAT_BYTES * (saved + 2 * dense + 2 * kept),
         )

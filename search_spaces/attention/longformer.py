@@ -81,4 +81,6 @@ class LongformerAttention(AttentionSpec):
             flops=local.flops + flops,
             flops_low=local.flops_low + flops,
             saved_bytes=local.saved_bytes + FLOAT_BYTES * saved,
+            # by then beside the input's gradient through the leading positions
+            backward_bytes=local.backward_bytes + FLOAT_BYTES * batch * length * width,
         )

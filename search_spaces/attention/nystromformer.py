@@ -66,6 +66,11 @@ class NystromformerAttention(AttentionSpec):
             raise ValueError(f"a kernel has an odd number of values, or none (0), not {kernel}")
         return kernel
 
+    @property
+    def widens(self) -> bool:
+        """The inverse, which magnifies rounding and takes most of the memory."""
+        return True
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections, N·m weights twice, the iterated inverse, the convolution."""
         m = min(self.landmarks, length)
@@ -74,7 +79,7 @@ class NystromformerAttention(AttentionSpec):
         flops = 8 * dense * width + 8 * dense * m
         # Q̃K̃ᵀ, the inverse times means of values, and four products in each iteration
         flops += 4 * short * m + 8 * self.iterations * square * m
-        band = 0
+        band = back = 0
         if self.kernel:  # products with a band of the kernel's copies
             near = sum(
                 (w.own.stop - w.own.start) * (w.near.stop - w.near.start)
@@ -82,6 +87,7 @@ class NystromformerAttention(AttentionSpec):
             )
             flops += 2 * batch * width * near
             band = batch * heads * BLOCK * (BLOCK + self.kernel - 1)
+            back = 3 * band  # the band, its gradient, and what a block adds to that
             band += 2 * batch * width * min(BLOCK, length)
             if batch > 1:  # blocks of several sequences are copied
                 reached = min(BLOCK + self.kernel - 1, length)
@@ -97,6 +103,7 @@ class NystromformerAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * (3 * dense + 3 * short + max(inverting, mixing)),
             saved_bytes=FLOAT_BYTES * saved,
+            backward_bytes=FLOAT_BYTES * (saved + max(2 * dense + back, 12 * square + 2 * short)),
             # three of an iteration's four products again
             backward_extra=6 * self.iterations * square * m,
         )

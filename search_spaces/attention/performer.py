@@ -7,7 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from search_spaces.attention.base import ADDED_POSITIONS, AttentionSpec, Decoding, Family, Position
-from search_spaces.attention.kernel import mixing_extra, mixing_flops, mixing_live, mixing_saved
+from search_spaces.attention.kernel import (
+    mixing_backward,
+    mixing_extra,
+    mixing_flops,
+    mixing_live,
+    mixing_saved,
+)
 from search_spaces.cost import FLOAT_BYTES, INDEX_BYTES, Cost
 from search_spaces.values import Domain
 
@@ -30,6 +36,11 @@ class PerformerAttention(AttentionSpec):
     features: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128, 256))] = 64
     redraw: Annotated[int, Field(ge=0), Domain((0, 100))] = 0
 
+    @property
+    def widens(self) -> bool:
+        """Long sums."""
+        return True
+
     def state_bytes(self, length: int, width: int, heads: int, position: Position) -> int:
         """The sums over all keys, weighted by their values and not."""
         return FLOAT_BYTES * self.features * (width + heads)
@@ -46,6 +57,7 @@ class PerformerAttention(AttentionSpec):
         projection = self.features * width // heads
         kept = mixing_saved(batch, length, width, heads, self.features) + features + projection
         mixing = mixing_live(batch, length, width, heads, self.features, causal, copied=1)
+        back = mixing_backward(batch, length, width, heads, self.features, causal, copied=1)
         again = mixing_extra(batch, length, width, heads, self.features, causal)
         return Cost(
             parameters,
@@ -53,6 +65,7 @@ class PerformerAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * (3 * dense + features + projection + mixing),
             saved_bytes=FLOAT_BYTES * (3 * dense + kept),
+            backward_bytes=FLOAT_BYTES * (3 * dense + features + projection + back),
             backward_extra=again - making,  # the projection has no gradient
             choice_bytes=INDEX_BYTES if self.redraw else 0,  # the number of the pass
         )

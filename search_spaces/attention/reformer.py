@@ -88,6 +88,11 @@ class ReformerAttention(AttentionSpec):
     chunk: Annotated[int, Field(ge=1), Domain((16, 32, 64, 128))] = 64
     hashes: Annotated[int, Field(ge=1), Domain((1, 2, 4, 8))] = 4
 
+    @property
+    def widens(self) -> bool:
+        """Rounding would send tokens to other buckets."""
+        return True
+
     def rounds(self, length: int, causal: bool) -> int:
         """Rounds of hashing that differ: one bucket needs no second."""
         return self.hashes if factors(length, self.chunk, causal) else 1
@@ -111,13 +116,18 @@ class ReformerAttention(AttentionSpec):
         live += (4 * places + 2 * cut.size + taken) * width // heads
         live += places * (2 * rounds + 3) + 5 * taken + 3 * tile + keys
         live += max(2 * places, taken * width // heads)
+        saved = FLOAT_BYTES * (3 * dense + rounds * tokens) + BUCKET_BYTES * 2 * rounds * tokens
+        # gradients of output, queries and values; shares of rounds; what is sorted, and gradients
+        back = 3 * dense + (rounds + 1) * tokens + 3 * tile
+        back += (7 * places + 3 * cut.size + 3 * taken) * width // heads
+        back += places * (2 * rounds + 4) + 5 * taken + keys
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * live,
-            saved_bytes=FLOAT_BYTES * (3 * dense + rounds * tokens)
-            + BUCKET_BYTES * 2 * rounds * tokens,
+            saved_bytes=saved,
+            backward_bytes=saved + FLOAT_BYTES * back,
             backward_extra=scoring - 2 * hashing,  # the weights again; buckets have no gradient
             choice_flops=hashing,
             choice_bytes=BUCKET_BYTES * rounds * tokens,

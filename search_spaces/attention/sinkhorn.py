@@ -32,6 +32,11 @@ class SinkhornAttention(AttentionSpec):
     iterations: Annotated[int, Field(ge=1), Domain((2, 5, 8))] = 5
     temperature: Annotated[float, Field(gt=0), Domain((0.25, 0.5, 0.75, 1.0))] = 0.75
 
+    @property
+    def widens(self) -> bool:
+        """Sums over blocks, and logarithms of them."""
+        return True
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Four projections, the sorting of blocks, and queries with two blocks of keys each."""
         n = -(-length // self.block)
@@ -53,12 +58,16 @@ class SinkhornAttention(AttentionSpec):
         # the balanced matrix and its logits, and in bytes which of its entries are no 0
         kept = 3 * padded + dense + 2 * matrix + n * size
         kept += 2 * rows * n * (width // heads + 1)
+        # gradients: the output's, twice, of queries, keys, values and the order; and a tile's
+        back = dense + 4 * padded + matrix + rows * n * size + 2 * size * size
+        back += 11 * seen + 4 * m * size + 4 * m
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * max(while_made, while_mixed),
             saved_bytes=FLOAT_BYTES * kept + matrix,
+            backward_bytes=FLOAT_BYTES * (kept + back) + matrix,
             # blocks are sorted and weighed again
             backward_extra=4 * batch * n * size * width * (n + size),
         )

@@ -78,7 +78,7 @@ class StridedAttention(AttentionSpec):
         size = min(self.stride, length)
         n = -(-length // size)
         parameters = 4 * width * width
-        tile = pairs = 0
+        tile = back = pairs = 0
         for band in bands(n * size, size, causal):
             scores = band.scores(size)
             bias = 3 * size * size + band.rows * band.column
@@ -90,6 +90,10 @@ class StridedAttention(AttentionSpec):
             copied = (row * band.around, column) if group > 1 else (0, 0)
             mixed = max(row + copied[0], 2 * row + copied[1] if band.column else 0)
             tile = max(tile, bias + group * scores + mixed)
+            # beside them the gradients of one kind of scores, then what those are worth to keys
+            near = band.rows * size * band.around * size
+            twice = group * (scores + max(near, scores - near))
+            back = max(back, bias + twice + row + max(row * band.around, column) + max(copied))
         dense, padded = batch * length * width, batch * n * size * width
         kept = 3 * padded + dense + 2 * batch * n * size * heads
         flops = 2 * batch * length * parameters + 4 * batch * width * pairs
@@ -100,5 +104,8 @@ class StridedAttention(AttentionSpec):
             flops,
             live_bytes=FLOAT_BYTES * max(made, kept + tile),
             saved_bytes=FLOAT_BYTES * kept,
+            # the output's gradient as it comes and divided by the mass, those of the others
+            backward_bytes=FLOAT_BYTES
+            * (kept + dense + 4 * padded + batch * n * size * heads + back),
             backward_extra=2 * batch * width * pairs,  # the weights again
         )

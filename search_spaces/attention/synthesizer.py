@@ -32,6 +32,11 @@ class SynthesizerAttention(AttentionSpec):
     rank: Annotated[int, Field(ge=1), Domain((4, 8, 16, 32))] = 8
     """Of the factorised variant; the others ignore it."""
 
+    @property
+    def widens(self) -> bool:
+        """Where the weights are learned themselves."""
+        return self.variant != "dense"
+
     def cost(self, batch: int, length: int, width: int, heads: int, causal: bool) -> Cost:
         """Values and the output projected, N² weights made and used; learned ones once a batch."""
         dense = batch * length * width
@@ -45,6 +50,8 @@ class SynthesizerAttention(AttentionSpec):
                 flops,
                 live_bytes=FLOAT_BYTES * (3 * dense + sums),
                 saved_bytes=FLOAT_BYTES * (3 * dense + sums),
+                # the gradients of the output, of hidden layer, weights and values
+                backward_bytes=FLOAT_BYTES * (7 * dense + sums),
             )
         parameters, flops, again = 2 * width * width, 4 * dense * width, 0
         whole, ragged = divmod(length, BLOCK)
@@ -62,11 +69,15 @@ class SynthesizerAttention(AttentionSpec):
         tile = heads * max(q * k for q, k in zip(queries, seen, strict=True))
         # the softmax is of scores that were made, or taken from the table as they are
         tiles = 1 if self.variant == "random" and not causal else 2
+        # the weights of a block and their gradients, left over as the next one begins
+        back = (2 + tiles) * tile
         return Cost(
             parameters,
             flops,
             flops,
             live_bytes=FLOAT_BYTES * (3 * dense + tiles * tile),
             saved_bytes=FLOAT_BYTES * 2 * dense,
+            # the gradients of output and values; both that it has saved, in the order of heads
+            backward_bytes=FLOAT_BYTES * (6 * dense + max(dense, back)),
             backward_extra=again,  # the scores that are a product
         )

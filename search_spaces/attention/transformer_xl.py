@@ -49,12 +49,16 @@ class TransformerXLAttention(AttentionSpec):
         flops = 2 * (4 * tokens + distances) * width * width
         # sinusoids have no gradient, and weights are computed again
         extra = -2 * distances * width * width
-        tile = 0
+        tile = back = left_over = 0
         for block in blocks(length, length, 0 if causal else length):
             C, K = block.queries, block.keys
             flops += 2 * batch * width * C * (3 * K + C)
             extra += 2 * batch * width * C * (2 * K + C)
             tile = max(tile, rows * C * (2 * K + C) + 2 * batch * C * width)
+            # weights and gradients, which are left over as the next block begins
+            back = max(back, left_over + rows * C * (2 * K + C) + 4 * batch * C * width)
+            left_over = rows * C * (3 * K + C) + 4 * batch * C * width
+            back = max(back, left_over)
         dense = 4 * tokens * width + distances * width  # queries, keys, values, output; distances
         return Cost(
             parameters=5 * width * width + 2 * width,
@@ -62,6 +66,7 @@ class TransformerXLAttention(AttentionSpec):
             flops_low=flops,
             live_bytes=FLOAT_BYTES * (dense + tile),
             saved_bytes=FLOAT_BYTES * dense,
+            backward_bytes=FLOAT_BYTES * (2 * dense + tokens * heads + back),
             backward_extra=extra,
             memory_bytes=FLOAT_BYTES * batch * min(length, self.memory) * width if causal else 0,
         )

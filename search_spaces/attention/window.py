@@ -66,7 +66,7 @@ def window_cost(
     key_width = width // heads_per_key
     parameters = 2 * width * (width + key_width)
     tile, right, left = 0, min(right, length), min(left, length)
-    pairs = 0
+    pairs = back = left_over = 0
     for block in blocks(length, left, right, leading):
         pairs += block.queries * block.keys
         copied = batch * block.keys * key_width if block.leading else 0
@@ -77,7 +77,12 @@ def window_cost(
         if biased and (batch > 1 or heads_per_key > 1):
             copied += rows * block.queries * block.keys
         tile = max(tile, scores + copied)
+        # what it adds to gradients of keys, its queries and theirs; the block before is left over
+        added = batch * (block.keys * key_width + block.queries * width)
+        back = max(back, scores + copied + max(added, left_over))
+        left_over = scores
     band = (heads if biased else 1) * min(BLOCK, length) * (BLOCK + left + right)
+    back += (2 if biased else 1) * band
     dense = 2 * tokens * (width + key_width)  # queries, keys, values, what came of them
     flops = 2 * tokens * parameters + 4 * batch * width * pairs
     return Cost(
@@ -86,5 +91,7 @@ def window_cost(
         flops,
         live_bytes=FLOAT_BYTES * (dense + tile + band),
         saved_bytes=FLOAT_BYTES * dense,
+        # gradients of all of them, one of them twice, in another order
+        backward_bytes=FLOAT_BYTES * (2 * dense + tokens * (width + heads) + back),
         backward_extra=2 * batch * width * pairs,  # the weights again
     )

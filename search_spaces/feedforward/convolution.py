@@ -66,14 +66,22 @@ class ConvolutionFeedForward(FeedForwardSpec):
         past = 2 * batch * (width * (first - 1) + inner * (last - 1))
         branches = padded + tokens * (width + inner + narrow)
         after = summed + tokens * (inner + width)
+        live = past + max(branches, after, tokens * (2 * inner + narrow))
+        # as kernels convolve the narrow branch, in a copy of their own order; and the sum
+        convolving = past + max(padded + tokens * (inner + 3 * width), 2 * summed + tokens * inner)
         saved = padded + summed + tokens * (2 * width + 3 * inner + 2)
+        # the gradient of the last sums, or that before and one of the matrix for each sequence
+        back = max(summed, inner * (tokens + batch * width))
         return Cost(
             weights + 2 * inner,
             2 * tokens * weights,
             2 * tokens * weights,
-            live_bytes=FLOAT_BYTES * (past + max(branches, after, tokens * (2 * inner + narrow))),
+            live_bytes=FLOAT_BYTES * live,
             saved_bytes=FLOAT_BYTES * saved,
+            backward_bytes=FLOAT_BYTES * (saved + back),
             last_flops=2 * tokens * inner * width,
+            live_scratch=FLOAT_BYTES * max(0, convolving - live),
+            backward_scratch=FLOAT_BYTES * max(0, _copies(last) * summed - back),
         )
 
     def _encoder(self, batch: int, length: int, width: int) -> Cost:
@@ -82,12 +90,28 @@ class ConvolutionFeedForward(FeedForwardSpec):
         weights = width * (inner + ENTRY_TAPS * narrow) + inner * (last + narrow)
         summed = batch * inner * (length + last - 1)
         after = summed + tokens * (inner + narrow)
+        live = max(after, tokens * (2 * inner + 2 * narrow))
+        convolving = 2 * summed + tokens * inner
         saved = summed + tokens * (3 * inner + narrow + 2)
+        back = max(summed, inner * (tokens + batch * narrow)) + tokens * narrow
         return Cost(
             weights + 2 * inner,
             2 * tokens * weights,
             2 * tokens * weights,
-            live_bytes=FLOAT_BYTES * max(after, tokens * (2 * inner + 2 * narrow)),
+            live_bytes=FLOAT_BYTES * live,
             saved_bytes=FLOAT_BYTES * saved,
+            backward_bytes=FLOAT_BYTES * (saved + back),
             last_flops=2 * tokens * inner * narrow,
+            live_scratch=FLOAT_BYTES * max(0, convolving - live),
+            backward_scratch=FLOAT_BYTES * max(0, _copies(last) * summed - back),
         )
+
+
+def _copies(taps: int) -> int:
+    """Of the sum, its gradient among them, while a kernel goes back through so many taps.
+
+    oneDNN's, which has another order of channels and another way for each number of taps.
+    """
+    if taps == 1:
+        return 2
+    return 4 if taps < 5 else 3

@@ -36,5 +36,7 @@ class DenseFeedForward(FeedForwardSpec):
             flops,
             live_bytes=FLOAT_BYTES * tokens * max(2 * inner, inner + width),
             saved_bytes=FLOAT_BYTES * tokens * 2 * inner,
+            # the gradient of one of them, before that is given back
+            backward_bytes=FLOAT_BYTES * tokens * max(3 * inner, inner + width),
             last_flops=2 * tokens * width * inner,
         )

@@ -37,5 +37,7 @@ class GatedFeedForward(FeedForwardSpec):
             flops,
             live_bytes=FLOAT_BYTES * tokens * max(3 * inner, inner + width),
             saved_bytes=FLOAT_BYTES * tokens * 4 * inner,
+            # the gradients of the product and of both factors, when the product is given back
+            backward_bytes=FLOAT_BYTES * tokens * max(6 * inner, inner + width),
             last_flops=2 * tokens * width * inner,
         )

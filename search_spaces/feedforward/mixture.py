@@ -72,12 +72,16 @@ class MixtureFeedForward(FeedForwardSpec):
         routing = tokens * (FLOAT_BYTES * (self.experts + 1) + 3 * INDEX_BYTES)
         # the last expert at work beside what the others gave; then all of it, as it is put back
         working = most * width + 2 * fullest * inner
+        saved = routing + FLOAT_BYTES * (most * (2 * inner + width) + tokens * width)
+        returned = (most - tokens) * width + fullest * (inner + width)
         return Cost(
             router + self.experts * expert,
             2 * (tokens * router + most * expert),
             2 * (tokens * router + fewest * expert),
             live_bytes=routing + FLOAT_BYTES * max(working, 2 * tokens * width),
-            saved_bytes=routing + FLOAT_BYTES * (most * (2 * inner + width) + tokens * width),
+            saved_bytes=saved,
+            # gradients of the output, weighted and not; or those of rows, and an expert at work
+            backward_bytes=saved + FLOAT_BYTES * max(2 * tokens * width, returned),
             choice_bytes=INDEX_BYTES * tokens,
         )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.measure.flops import count_flops, count_training_flops
+from nas.measure.memory import LiveBytes
 from nas.models import build_attention, build_feedforward
 from nas.models.positions import Positions
 from nas.models.replay import Tape, recording, replaying
@@ -20,6 +21,7 @@ from search_spaces.feedforward import FEEDFORWARD
 from search_spaces.values import Spec
 
 B, N, D, H = 2, 150, 32, 4  # more than two blocks or chunks, and ragged
+MANY, LONG = 4, 400  # enough that the products of weights alone do not show
 
 
 def variants(spec: type[Spec]) -> Iterator[dict[str, Any]]:
@@ -87,6 +89,47 @@ def trains_at_its_cost(module: nn.Module, cost: Cost, x: Tensor, *arguments: Any
     assert sum(choice.nbytes for choice in tape) == cost.choice_bytes
     with replaying(tape):
         assert count_flops(module, x.detach(), *arguments) == cost.again_flops - decided
+
+
+@pytest.mark.parametrize(("fields", "causal", "position"), cases())
+def test_attention_on_its_way_back(
+    fields: dict[str, Any], causal: bool, position: Position
+) -> None:
+    module = build_attention(
+        fields, d_model=D, heads=H, max_length=LONG, causal=causal, position=position
+    )
+    rotation = Positions(position, D, LONG).rotation(D // H, 0, LONG, module.out.weight)
+    cost = module.spec.placed_cost(MANY, LONG, D, H, causal, position)
+    peak = backward_peak(module, torch.randn(MANY, LONG, D), None, rotation)
+    assert cost.backward_bytes == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize(("fields", "causal"), FEEDFORWARDS)
+def test_feedforward_on_its_way_back(fields: dict[str, Any], causal: bool) -> None:
+    module = build_feedforward(fields, d_model=D, max_length=LONG, causal=causal)
+    cost = module.spec.cost(MANY, LONG, D, causal)
+    peak = backward_peak(module, torch.randn(MANY, LONG, D))
+    if cost.flops_low == cost.flops:
+        assert cost.backward_bytes == pytest.approx(peak, rel=0.1)
+    else:  # the data decide how many tokens the fullest expert takes
+        assert 0.8 * cost.backward_bytes <= peak <= 1.1 * cost.backward_bytes
+
+
+def backward_peak(module: nn.Module, x: Tensor, *arguments: Any) -> int:
+    """Most bytes alive in the backward pass, but for gradients of the output and of weights."""
+    named = dict(module.named_parameters())
+    for parameter in named.values():  # to one that is there the new one is added at once
+        parameter.grad = torch.zeros_like(parameter)
+    x.requires_grad_()
+    with LiveBytes() as live:
+        y = module(x, *arguments)
+        outside = 2 * y.untyped_storage().nbytes()
+        # but for those that a function makes bit by bit
+        outside += sum(p.nbytes for name, p in named.items() if name in ("rows", "columns"))
+        gradient = torch.randn_like(y)
+        live.peak = 0
+        y.backward(gradient)
+    return live.peak - outside
 
 
 @pytest.mark.parametrize(("fields", "causal", "position"), cases(causal=True))

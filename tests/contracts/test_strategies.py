@@ -298,6 +298,28 @@ def test_a_measured_constraint_is_tolerated(name: str) -> None:
 
 
 @every_strategy
+def test_only_what_learns_proposes_otherwise_when_it_is_told(name: str) -> None:
+    space = SPACES["efficient-lm"]
+    told, left_alone = create(name, space), create(name, space)
+    for _ in range(40):
+        candidate = told.ask()
+        told.tell(candidate, evaluate(space, candidate))
+        left_alone.ask()
+    assert (told.candidates != left_alone.candidates) is told.learns
+
+
+@every_strategy
+def test_only_what_estimates_improvements_can_tell_that_none_is_left(name: str) -> None:
+    space = Table(60)
+    strategy = create(name, space)
+    assert not strategy.is_settled(0.5)
+    for _ in list(space.homogeneous()) if name == "homogeneous" else space.names:
+        candidate = strategy.ask()
+        strategy.tell(candidate, evaluate(space, candidate))
+    assert strategy.is_settled(0.01) is STRATEGIES[name].estimates_improvement
+
+
+@every_strategy
 def test_only_its_own_candidates_are_told_of(name: str) -> None:
     space = SPACES["tiny"]
     strategy = create(name, space)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from nas.measure.flops import count_flops
-from nas.measure.memory import LiveBytes
+from nas.measure.memory import LiveBytes, allocated_peak
 from nas.measure.parameters import count_parameters
 
 
@@ -54,3 +55,14 @@ def test_shared_parameters_count_once() -> None:
     linear = nn.Linear(3, 4)
     frozen = nn.Linear(5, 5).requires_grad_(False)
     assert count_parameters(nn.ModuleList([linear, linear, frozen])) == 16
+
+
+def test_scratch_of_kernels_is_allocated() -> None:
+    channels = nn.Conv1d(64, 64, 7, groups=64, bias=False).requires_grad_(False)
+    x = torch.randn(4, 64, 500)
+    channels(x)
+    with LiveBytes() as counted:
+        channels(x)
+    assert counted.peak == 4 * 4 * 64 * 494
+    assert allocated_peak(lambda: channels(x)) > 1.5 * counted.peak
+    assert allocated_peak(lambda: torch.ones(1000).add_(1)) == pytest.approx(4000, abs=64)

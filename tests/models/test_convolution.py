@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.errors import Unsupported
+from nas.measure.memory import allocated_peak
 from nas.models import build_feedforward
 from nas.models.feedforward.convolution import (
     Convolution,
@@ -142,3 +143,19 @@ def test_separable_convolutions_start_at_the_scale_of_their_inputs() -> None:
     torch.manual_seed(0)
     y = Separable(64, 96, 7)(torch.randn(4, 64, 200))
     assert y.std().item() == pytest.approx(1, rel=0.15)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("kernel", [5, 7, 11])
+def test_what_kernels_hold_is_in_the_arithmetic(causal: bool, kernel: int) -> None:
+    B, length, width = 4, 400, 64
+    fields = {"type": "convolution", "kernel": kernel}
+    module = build_feedforward(fields, d_model=width, max_length=length, causal=causal)
+    cost = module.spec.cost(B, length, width, causal)
+    x = torch.randn(B, length, width)
+    with torch.no_grad():
+        assert cost.live == pytest.approx(allocated_peak(lambda: module(x)), rel=0.1)
+    gradient = torch.randn_like(x)
+    trained = allocated_peak(lambda: module(x.requires_grad_()).backward(gradient))
+    # the output is held to the end here
+    assert cost.backward == pytest.approx(trained - x.nbytes, rel=0.1)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 import time
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from nas.catalogue.metrics import METRICS
 from nas.measure.flops import count_flops, count_training_flops
@@ -19,6 +18,7 @@ from nas.measure.parameters import count_parameters
 from nas.models import Transformer, build_model
 from nas.models.halting.exits import Exiting
 from nas.training.objectives import training_loss
+from nas.training.optimizer import build_optimizer
 from search_spaces import load_space
 from search_spaces.architecture import Architecture
 from search_spaces.model_cost import ModelCost, model_cost
@@ -149,49 +149,90 @@ def holds(net: Transformer, cost: ModelCost) -> None:
     assert cost.training_flops == pytest.approx(
         count_training_flops(lambda: loss_of(net)), rel=0.01
     )
-    training = 4 * weights + kept(net)
-    assert cost.training_memory_mb * 1e6 == pytest.approx(training, rel=0.1)
+    assert cost.training_memory_mb * 1e6 == pytest.approx(training_peak(net), rel=0.1)
     net.eval()
     halt(net, 20.0)
     assert cost.flops_low == pytest.approx(count_flops(net, tokens), rel=0.01)
 
 
-def kept(net: Transformer) -> int:
-    """Bytes that the forward pass leaves for the backward pass, and the gradients of the loss.
-
-    Where layers are computed again, also the most while they are, without gradients of weights.
-    """
-    # a layer that is computed again is computed to its end, where it is looked at
-    with set_checkpoint_early_stop(False), LiveBytes() as live:
-        out = net(torch.randint(V, (B, N)))
-        loss = training_loss(out, torch.randint(OUTPUTS, out.logits.shape[:-1]))
-        alive = live.live + 2 * 4 * out.logits.numel()
-        if not (net.arch.checkpointing or net.arch.residual.rebuilds):
-            return alive
-        live.peak = 0
-        computed_again = _ComputedAgain(net, live)
-        loss.backward()
-    return max(alive, *computed_again.alive)
+def training_peak(net: Transformer, batch: int = B, length: int = N, *, half: bool = False) -> int:
+    """Most bytes of tensors in steps of training, weights and AdamW's state included."""
+    optimizer = build_optimizer(net, width=net.arch.width, learning_rate=1e-3, weight_decay=0.0)
+    with LiveBytes() as live:
+        for _ in range(2):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                out = net(torch.randint(V, (batch, length)))  # its logits are held to the end
+            loss = training_loss(out, torch.randint(OUTPUTS, out.logits.shape[:-1]))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    return live.peak + sum(p.nbytes for p in net.parameters())
 
 
-class _ComputedAgain:
-    """Bytes alive whenever a block has been computed again, but for the gradients of weights."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "checkpointing": {"checkpointing": True},
+    "reversible": {"residual": {"type": "reversible"}},
+}
 
-    def __init__(self, net: Transformer, live: LiveBytes) -> None:
-        self.live = live
-        self.alive: list[int] = []
-        self.done = set(net.head.parameters())
-        self.current: torch.nn.Module = net.head
-        for layer in net.layers:
-            for block in (layer.attention, layer.feedforward):
-                unit = layer if net.arch.checkpointing else block
-                block.register_forward_hook(lambda *_, unit=unit: self.note(unit))
 
-    def note(self, unit: torch.nn.Module) -> None:
-        if unit is not self.current:
-            self.done |= set(self.current.parameters())
-            self.current = unit
-        self.alive.append(self.live.live - 4 * sum(p.numel() for p in self.done))
+@pytest.mark.parametrize("name", ["survey-lm", "survey-encoder"])
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_memory_of_random_mixtures_of_mechanisms(
+    name: str, option: str, precision: Literal["fp32", "bf16"]
+) -> None:
+    space = load_space(name)
+    rng = random.Random(3)
+    batch, length = 4, 256
+    shape = {"vocab_size": V, "num_outputs": OUTPUTS, "causal": space.causal, "head": "token"}
+    for _ in range(6):
+        drawn = space.sample(rng).model_dump(mode="json")
+        drawn |= {"residual": {"type": "pre_norm"}, "checkpointing": False}
+        drawn |= {"halting": {"type": "none"}}
+        for layer in drawn["layers"]:  # kernels of convolutions hold more than tensors
+            if layer["feedforward"]["type"] == "convolution":
+                layer["feedforward"] = {"type": "dense"}
+        arch = Architecture.model_validate(drawn | OPTIONS[option])
+        cost = model_cost(
+            arch,
+            batch_size=batch,
+            sequence_length=length,
+            precision=precision,
+            **shape,  # type: ignore[arg-type]
+        )
+        net = build_model(arch, max_length=length, **shape).train()  # type: ignore[arg-type]
+        peak = training_peak(net, batch, length, half=precision == "bf16")
+        # in half precision it is not told which inputs of products have copies of their own
+        error = 0.1 if precision == "fp32" else 0.15
+        assert cost.training_memory_mb * 1e6 == pytest.approx(peak, rel=error), arch
+
+
+@pytest.mark.parametrize("name", ["survey-lm", "survey-encoder"])
+def test_memory_grows_with_length_and_depth(name: str) -> None:
+    space = load_space(name)
+    rng = random.Random(4)
+
+    def memory(arch: Architecture, length: int) -> tuple[float, float]:
+        cost = model_cost(
+            arch,
+            batch_size=4,
+            sequence_length=length,
+            vocab_size=V,
+            num_outputs=OUTPUTS,
+            causal=space.causal,
+            head="token",
+        )
+        return cost.training_memory_mb, cost.peak_memory_mb
+
+    for _ in range(100):
+        arch = space.sample(rng)
+        lengths = [memory(arch, length) for length in (256, 512, 1024, 2048)]
+        for metric in zip(*lengths, strict=True):
+            assert all(less < more for less, more in pairwise(metric))
+        deeper = arch.model_copy(update={"layers": (*arch.layers, *arch.layers[:1])})
+        for less, more in zip(memory(arch, 256), memory(deeper, 256), strict=True):
+            assert less < more
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
