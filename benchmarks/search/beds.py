@@ -1,4 +1,4 @@
-"""Published tables, each with a quality and a cost to search for.
+"""Tables, each with a quality and a cost to search for: published ones, and our own with rungs.
 
 Where a table's cost is not published, it is computed here from the genotype.
 """
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search.tables import Row, TableSpace
+from benchmarks.search.survey import survey
+from benchmarks.search.tables import Row, TableMissing, TableSpace
 from nas.search.objectives import Objectives
 from nas.search.pareto import Floats, hypervolume
 from search_spaces.values import Domain
@@ -51,13 +52,19 @@ class Bed:
     points: Floats
     full: float
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Training steps of each rung, ascending."""
+        return self.space.steps
+
+    @property
+    def top(self) -> int:
+        """The rung of full training: 0 where there is no other."""
+        return len(self.steps) - 1
+
     def share(self, rows: Sequence[int]) -> float:
-        """Of the table's hypervolume, that of these rows."""
+        """Of the table's hypervolume, that of these rows, all fully trained."""
         return hypervolume(self.points[list(rows)], [MARGIN, MARGIN]) / self.full
-
-
-class TableMissing(Exception):
-    """A table is not in the folder; says where it is published."""
 
 
 def load_beds(folder: Path, names: Sequence[str] | None = None) -> list[Bed]:
@@ -255,5 +262,7 @@ BEDS: dict[str, tuple[Table, tuple[str, str]]] = {
         for kind in ("GPT2_wt103", "GPT2_lm1b", "TransXL_wt103", "TransXL_lm1b")
         for short, cost in (("parameters", "parameters"), ("seconds", "log10_training_seconds"))
     },
+    "survey-parameters": (survey, ("loss", "parameters")),
+    "survey-flops": (survey, ("loss", "flops")),
 }
 """Each bed: its table, the quality and the cost."""

@@ -1,4 +1,4 @@
-"""The share of the hypervolume by trainings, a panel for each bed."""
+"""The share of the hypervolume by training, a panel for each bed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.search.replay import Run
+from nas.search.pareto import Floats
 
 LEAST = 0.7
 """Shares below are not shown."""
@@ -24,21 +25,26 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     for axis, bed in zip(axes, beds, strict=False):
         of_bed = [run for run in runs if run.bed == bed]
         for name in dict.fromkeys(run.rival for run in of_bed):
-            low, middle, high = _quartiles([run for run in of_bed if run.rival == name])
-            trainings = np.arange(1, len(middle) + 1)
-            (line,) = axis.plot(trainings, middle, label=name)
-            axis.fill_between(trainings, low, high, color=line.get_color(), alpha=0.15, lw=0)
-        axis.set(title=bed, xscale="log", ylim=(LEAST, 1), xlabel="trainings")
+            spent, (low, middle, high) = quartiles([run for run in of_bed if run.rival == name])
+            (line,) = axis.plot(spent, middle, label=name, drawstyle="steps-post")
+            axis.fill_between(
+                spent, low, high, color=line.get_color(), alpha=0.15, lw=0, step="post"
+            )
+        axis.set(title=bed, xscale="log", xlim=(1, None), ylim=(LEAST, 1))
+        axis.set_xlabel("full trainings")
         axis.set_ylabel("share of the hypervolume")
         axis.grid(alpha=0.3)
+        axis.legend(fontsize="x-small")
     for axis in axes[len(beds) :]:
         axis.set_axis_off()
-    axes[0].legend(fontsize="small")
     figure.savefig(path, dpi=150)
 
 
-def _quartiles(runs: Sequence[Run]) -> np.ndarray:
-    """(3, trainings); a run that ended keeps its last share."""
-    longest = max(len(run.shares) for run in runs)
-    shares = [(*run.shares, *run.shares[-1:] * (longest - len(run.shares))) for run in runs]
-    return np.asarray(np.quantile(np.array(shares), (0.25, 0.5, 0.75), axis=0))
+def quartiles(runs: Sequence[Run]) -> tuple[Floats, Floats]:
+    """Full trainings (n,) and shares (3, n); a run that ended keeps its last share."""
+    spent = np.unique([x for run in runs for x in run.spent])
+    shares = np.zeros((len(runs), len(spent)))
+    for row, run in zip(shares, runs, strict=True):
+        last = np.searchsorted(run.spent, spent, side="right") - 1
+        row[:] = np.where(last >= 0, np.array(run.shares)[np.maximum(last, 0)], 0.0)
+    return spent, np.asarray(np.quantile(shares, (0.25, 0.5, 0.75), axis=0))

@@ -1,8 +1,7 @@
-"""Runs on a table: how many trainings a rival needs, and how that compares with random search."""
+"""Runs on a table: how much training a rival needs, and how that compares with random search."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,50 +12,58 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.search.beds import Bed, load_beds
-from benchmarks.search.rivals import ALL, BASELINE, Rival
+from benchmarks.search.rivals import ALL, Rival
 
 TARGETS = (0.85, 0.90, 0.95, 0.99)
 """Shares of the table's hypervolume."""
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
-WIDTHS = (10, 10, 10, 10, 18, 18, 7)
-"""Of the columns after the first."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One seed of one rival on one bed.
 
-    shares: of the hypervolume, after each training.  seconds: of its own arithmetic, all in all.
+    shares: of the hypervolume, of what is fully trained, after each training to a rung.  spent:
+    full trainings until then, one to a lower rung being the part of one that its steps are.
+    seconds: of CPU, of its own arithmetic, all in all.
     """
 
     bed: str
     rival: str
     seed: int
     shares: tuple[float, ...]
+    spent: tuple[float, ...]
     seconds: float
 
     def trainings(self, target: float) -> float:
-        """How many it took to reach a share; infinitely many where it did not."""
-        arrived = (n for n, share in enumerate(self.shares, 1) if share >= target - 1e-9)
-        return next(arrived, math.inf)
+        """How many full trainings a share took; infinitely many where it was not reached."""
+        reached = zip(self.shares, self.spent, strict=True)
+        return next((spent for share, spent in reached if share >= target - 1e-9), math.inf)
 
 
 def run(bed: Bed, name: str, rival: Rival, seed: int, most: int) -> Run:
-    """Train until the last target is reached, nothing is left, or so many have been trained."""
+    """Train until the last target is reached, nothing is left, or so much has been trained."""
     began = time.process_time()
+    scoring = 0.0
+    reached: dict[int, int] = {}
     rows: list[int] = []
     shares: list[float] = []
-    scoring = 0.0
-    for row in itertools.islice(rival(bed, seed), most):
-        rows.append(row)
+    steps: list[int] = []
+    for row, rung in rival(bed, seed):
         before = time.process_time()
-        shares.append(bed.share(rows))
+        known = bed.steps[reached[row]] if row in reached else 0
+        steps.append((steps[-1] if steps else 0) + bed.steps[rung] - known)
+        reached[row] = rung
+        if rung == bed.top:
+            rows.append(row)
+        shares.append(bed.share(rows) if rows else 0.0)
         scoring += time.process_time() - before
-        if shares[-1] >= TARGETS[-1]:
+        if shares[-1] >= TARGETS[-1] or steps[-1] >= most * bed.steps[-1]:
             break
     seconds = time.process_time() - began - scoring
-    return Run(bed.name, name, seed, tuple(shares), seconds)
+    spent = tuple(count / bed.steps[-1] for count in steps)
+    return Run(bed.name, name, seed, tuple(shares), spent, seconds)
 
 
 def replayed(task: tuple[Path, str, str, int, int]) -> Run:
@@ -74,8 +81,8 @@ def _bed(folder: Path, name: str) -> Bed:
 class Summary:
     """What all seeds of a rival show for one target on one bed.
 
-    ratio: the median over seeds of random search's trainings to the rival's, more is better, 0
-    where the rival never arrived; low and high are its bootstrap interval.
+    ratio: the median over seeds of another's trainings to the rival's, more is better, 0 where the
+    rival never arrived; low and high are its bootstrap interval.
     """
 
     trainings: float
@@ -85,13 +92,14 @@ class Summary:
     high: float
 
 
-def summarise(runs: Sequence[Run], baseline: Mapping[int, Run], target: float) -> Summary:
-    """Of runs of one rival on one bed, paired with random search by seed."""
+def summarise(runs: Sequence[Run], others: Mapping[int, Run], target: float) -> Summary:
+    """Of runs of one rival on one bed, paired by seed with another's."""
     needed = np.array([run.trainings(target) for run in runs])
-    random = np.array([baseline[run.seed].trainings(target) for run in runs])
+    compared = np.array([others[run.seed].trainings(target) for run in runs])
     # where neither arrives in the trainings there were, nothing is known of their ratio
-    known = np.isfinite(needed) | np.isfinite(random)
-    ratios = np.where(np.isfinite(needed), random, 0.0) / np.where(np.isfinite(needed), needed, 1.0)
+    known = np.isfinite(needed) | np.isfinite(compared)
+    ratios = np.where(np.isfinite(needed), compared, 0.0)
+    ratios = ratios / np.where(np.isfinite(needed), needed, 1.0)
     low, ratio, high = _interval(ratios[known])
     return Summary(float(np.median(needed)), int(np.isinf(needed).sum()), ratio, low, high)
 
@@ -104,42 +112,3 @@ def _interval(ratios: np.ndarray) -> tuple[float, float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, (tail, 1 - tail), method="inverted_cdf")
     return float(low), float(np.median(ratios)), float(high)
-
-
-def table(bed: str, runs: Sequence[Run]) -> list[str]:
-    """One row a rival: trainings to each target with failures, and the ratio against random."""
-    of_bed = [run for run in runs if run.bed == bed]
-    baseline = {run.seed: run for run in of_bed if run.rival == BASELINE}
-    names = list(dict.fromkeys(run.rival for run in of_bed))
-    seeds = len({run.seed for run in of_bed})
-    targets = [f"{target:.0%}" for target in TARGETS]
-    lines = [
-        f"{bed}, {seeds} seeds: median trainings to a share of the hypervolume (never arrived); "
-        f"times fewer than random, {CONFIDENCE:.0%} interval",
-        _line("rival", [*targets, *(f"ratio {t}" for t in targets[2:]), "ms/ask"]),
-        _line("-" * 24, ["-" * width for width in WIDTHS]),
-    ]
-    for name in names:
-        mine = [run for run in of_bed if run.rival == name]
-        found = [summarise(mine, baseline, target) for target in TARGETS]
-        asks = sum(len(run.shares) for run in mine)
-        spent = 1000 * sum(run.seconds for run in mine) / max(1, asks)
-        cells = [_trainings(summary) for summary in found]
-        lines.append(_line(name, [*cells, *map(_ratio, found[2:]), f"{spent:.1f}"]))
-    return lines
-
-
-def _line(name: str, cells: Sequence[str]) -> str:
-    aligned = (f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
-    return f"| {name:<24} | " + " | ".join(aligned) + " |"
-
-
-def _trainings(summary: Summary) -> str:
-    needed = "never" if math.isinf(summary.trainings) else f"{summary.trainings:g}"
-    return f"{needed} ({summary.failures})" if summary.failures else needed
-
-
-def _ratio(summary: Summary) -> str:
-    if math.isnan(summary.ratio):
-        return "-"
-    return f"{summary.ratio:.1f} [{summary.low:.1f}, {summary.high:.1f}]"

@@ -58,8 +58,8 @@ class TableSpace:
     The rows are a sample of a space that is far larger. Whatever makes decisions of its own gets
     the row that is nearest to them: counting one for each decision that differs or that only one
     side has, a fraction of it where the values are ordered. A mutant is one of the nearest rows, a
-    child the nearest to a uniform crossover. Segments mean nothing here: where rows were drawn layer
-    by layer, next to none is homogeneous.
+    child the nearest to a uniform crossover. Segments mean nothing here: where rows were drawn
+    layer by layer, next to none is homogeneous.
 
     steps: of training at each rung, ascending; the last is full training.
     """

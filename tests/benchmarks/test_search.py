@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import optuna
 import pytest
 
 from benchmarks.search.__main__ import arguments, main, tasks
-from benchmarks.search.beds import Bed, TableMissing, bert_flops, load_beds
-from benchmarks.search.replay import Run, run, summarise, table
-from benchmarks.search.rivals import ALL, BASELINE, Optuna, Ours
-from benchmarks.search.tables import Segmented
+from benchmarks.search.beds import Bed, bert_flops, load_beds
+from benchmarks.search.plot import quartiles
+from benchmarks.search.replay import Run, run, summarise
+from benchmarks.search.report import document, table
+from benchmarks.search.rivals import ALL, BASELINE, WITH_RUNGS, Optuna, Ours
+from benchmarks.search.tables import TableMissing, one_hot, segmented
 from nas.search.strategies import strategy_class
 
 
@@ -134,7 +137,7 @@ def test_decisions_lead_back_to_their_row_and_others_to_the_nearest(bed: Bed) ->
 
 
 def test_a_table_can_keep_to_few_segments(bed: Bed) -> None:
-    view = Segmented(bed.space.rows, bed.space.domains())
+    view = segmented(bed.space)
     rng = random.Random(0)
     drawn = {view.sample(rng, 2) for _ in range(60)}
     for row in drawn:
@@ -144,9 +147,20 @@ def test_a_table_can_keep_to_few_segments(bed: Bed) -> None:
     assert {len(view.rows[view.sample(rng)].layers) for _ in range(60)} == {2, 4}
 
 
+def test_a_row_can_be_described_by_its_choices_alone(bed: Bed) -> None:
+    view = one_hot(bed.space)
+    described = view.describe(7)
+    held = bed.space.decisions(7)
+    assert described[f"width={held['width']}"] == 1
+    assert sum(described.values()) == len(held)
+    assert described.keys() == view.describe(8).keys()
+
+
 @pytest.mark.parametrize("name", [n for n in ALL if "gp" not in n])
 def test_every_rival_trains_each_row_once(name: str, bed: Bed) -> None:
-    rows = list(itertools.islice(ALL[name](bed, 0), 40))
+    trainings = list(itertools.islice(ALL[name](bed, 0), 40))
+    assert {training.rung for training in trainings} == {0}
+    rows = [training.row for training in trainings]
     assert len(set(rows)) == len(rows)
     if name == "homogeneous":
         assert rows == list(bed.space.homogeneous())
@@ -154,7 +168,8 @@ def test_every_rival_trains_each_row_once(name: str, bed: Bed) -> None:
         assert len(rows) > (39 if name == BASELINE or name.startswith("optuna") else 20)
 
 
-def test_optuna_is_told_of_the_row_that_was_trained(bed: Bed) -> None:
+@pytest.mark.parametrize("marks", [False, True])
+def test_optuna_is_told_of_the_row_that_was_trained(marks: bool, bed: Bed) -> None:
     studies: list[optuna.Study] = []
 
     class Watched(optuna.samplers.RandomSampler):
@@ -162,15 +177,33 @@ def test_optuna_is_told_of_the_row_that_was_trained(bed: Bed) -> None:
             studies.append(study)
             super().after_trial(study, *args)
 
-    rows = list(itertools.islice(Optuna(lambda seed: Watched(seed=seed))(bed, 0), 6))
+    rival = Optuna(lambda seed: Watched(seed=seed), marks=marks)
+    trainings = list(itertools.islice(rival(bed, 0), 6))
     told = [t for t in studies[0].get_trials() if t.state.name == "COMPLETE"]
     domains = bed.space.domains()
-    for row, trial in zip(rows, told, strict=False):
+    for (row, _), trial in zip(trainings, told, strict=False):
         held = bed.space.decisions(row)
         assert {n: domains[n].values[trial.params[n]] for n in held} == held
         accuracy = bed.space.rows[row].metrics["accuracy"]
         assert trial.values[0] == pytest.approx(-accuracy)
     assert len(told) == 5
+
+
+def test_optunas_nsga2_breeds_from_what_was_trained(bed: Bed) -> None:
+    studies: list[optuna.Study] = []
+
+    class Watched(optuna.samplers.NSGAIISampler):
+        def after_trial(self, study: Any, *args: Any) -> None:
+            studies.append(study)
+            super().after_trial(study, *args)
+
+    rival = ALL["optuna-nsga2"]
+    assert isinstance(rival, Optuna)
+    watched = replace(rival, sampler=lambda seed: Watched(seed=seed, population_size=8))
+    list(itertools.islice(watched(bed, 0), 25))
+    told = [t for t in studies[0].get_trials() if t.state.name == "COMPLETE"]
+    generations = [t.system_attrs.get("Watched:generation") for t in told]
+    assert generations == [0] * 8 + [1] * 8 + [2] * 8
 
 
 def test_without_exact_cost_a_strategy_learns_the_cost_too(
@@ -199,7 +232,8 @@ def test_a_run_counts_trainings_until_it_arrives(bed: Bed) -> None:
 
 
 def made(rival: str, seed: int, trainings: int, arrives: bool = True) -> Run:
-    return Run("a bed", rival, seed, (*[0.5] * (trainings - 1), 1.0 if arrives else 0.6), 0.1)
+    shares = (*[0.5] * (trainings - 1), 1.0 if arrives else 0.6)
+    return Run("a bed", rival, seed, shares, tuple(map(float, range(1, trainings + 1))), 0.1)
 
 
 def test_ratios_are_paired_and_failures_count_as_never() -> None:
@@ -219,22 +253,46 @@ def test_the_table_has_a_line_for_each_rival() -> None:
     runs = [made(name, seed, 20 + seed) for name in ("pareto", "random") for seed in range(3)]
     title, _, _, *lines = table("a bed", [*runs, made("late", 0, 30, arrives=False)])
     assert "3 seeds" in title
+    assert "that pareto needs" in title
     assert [line.split()[1] for line in lines] == ["pareto", "random", "late"]
     assert "1.0 [1.0, 1.0]" in lines[0]
     assert "never (1)" in lines[2]
+    assert "inf [inf, inf]" in lines[2]
+
+
+def test_the_same_is_written_for_programs() -> None:
+    runs = [made("pareto", 0, 10), made("random", 0, 40), made("late", 0, 30, arrives=False)]
+    written = json.loads(json.dumps(document(runs), allow_nan=False))
+    assert [run["rival"] for run in written["runs"]] == ["pareto", "random", "late"]
+    found = {(s["rival"], s["against"], s["target"]): s for s in written["summaries"]}
+    assert found["pareto", "random", 0.95]["ratio"] == 4
+    assert found["random", "pareto", 0.95]["ratio"] == 0.25
+    late = found["late", "pareto", 0.99]
+    assert (late["trainings"], late["failures"], late["ratio"]) == (None, 1, 0)
+
+
+def test_a_picture_shows_each_share_from_where_it_was_reached() -> None:
+    quick = Run("a bed", "pareto", 0, (0.2, 1.0), (0.5, 1.0), 0.1)
+    slow = Run("a bed", "pareto", 1, (0.4,), (2.0,), 0.1)
+    spent, (low, middle, high) = quartiles([quick, slow])
+    assert spent.tolist() == [0.5, 1.0, 2.0]
+    assert middle.tolist() == pytest.approx([0.1, 0.5, 0.7])
+    assert (low <= middle).all()
+    assert (middle <= high).all()
 
 
 def test_the_command_runs_rivals_and_writes_what_they_did(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    folder: Path, bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     given = [str(folder), "--beds", "bert-flops", "--rivals", "homogeneous", "--seeds", "2"]
-    assert {name for name, _, _ in tasks(arguments(given))} == {"homogeneous", BASELINE}
+    assert {name for name, _, _ in tasks(arguments(given), bed)} == {"homogeneous", BASELINE}
+    assert not {name for name, _, _ in tasks(arguments([str(folder)]), bed)} & {*WITH_RUNGS}
     written, picture = tmp_path / "runs.json", tmp_path / "runs.png"
     monkeypatch.setattr(
         "sys.argv", ["search", *given, "--json", str(written), "--plot", str(picture)]
     )
     main()
-    runs = json.loads(written.read_text())
+    runs = json.loads(written.read_text())["runs"]
     assert [(r["rival"], r["seed"]) for r in runs] == [
         (name, seed) for name in ("homogeneous", "random") for seed in (0, 1)
     ]
@@ -244,3 +302,8 @@ def test_the_command_runs_rivals_and_writes_what_they_did(
     monkeypatch.setattr("sys.argv", ["search", str(tmp_path), "--beds", "bert-flops"])
     with pytest.raises(SystemExit, match="training-free-nas"):
         main()
+    monkeypatch.setattr("benchmarks.search.survey.COMMITTED", tmp_path / "none.jsonl")
+    monkeypatch.setattr("sys.argv", ["search", str(tmp_path)])
+    with pytest.raises(SystemExit, match="has no table"):
+        main()
+    assert "lts_random.csv is not there" in capsys.readouterr().err
