@@ -127,10 +127,16 @@ class TimeShare(Response):
 
 
 class Reuse(Response):
-    """Trials in all, and those of them that an earlier job had trained."""
+    """Trials in all, those of them that an earlier job had trained, and what that has saved.
+
+    ``full_trainings``: as many need not be paid.  ``core_seconds``: what they had cost, as far as
+    the jobs that trained them are still there.
+    """
 
     trials: int
     reused: int
+    full_trainings: float
+    core_seconds: float
 
 
 class FailureCount(Response):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.strategies import AnyStrategy, ParetoSearch
 from nas.catalogue.tasks import AnyTask, DataKind
-from nas.states import ExportState, JobState, TrialState
+from nas.states import EndedBy, ExportState, JobState, TrialState
 from search_spaces.architecture import Architecture
 from search_spaces.space import SpaceDefinition
 from search_spaces.values import Value
@@ -49,8 +49,13 @@ class TrainingRecipe(Value):
 class Fidelity(Value):
     """Rungs: ``max_steps`` divided by the reduction factor again and again, down to ``min_steps``.
 
+    scheme: ``halving`` begins each trial with the lowest rung; ``hyperband`` draws the rung that it
+    begins with, so that all rungs get as much training; ``full`` has no rungs but the last, and
+    ``min_steps`` means nothing then.
     audit: the share of trials taken to full fidelity whatever their rank.
     """
+
+    scheme: Literal["halving", "hyperband", "full"] = "halving"
 
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 270
     min_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 30
@@ -60,7 +65,8 @@ class Fidelity(Value):
     def rungs(self) -> tuple[int, ...]:
         """Training steps of each rung, ascending; the last is full fidelity."""
         steps = [self.max_steps]
-        while steps[0] // self.reduction_factor >= self.min_steps:
+        least = self.max_steps if self.scheme == "full" else self.min_steps
+        while steps[0] // self.reduction_factor >= least:
             steps.insert(0, steps[0] // self.reduction_factor)
         return tuple(steps)
 
@@ -69,12 +75,15 @@ class Budget(Value):
     """When asking ends: whichever bound comes first. Reused trials and verification are free.
 
     full_trainings counts training steps divided by ``fidelity.max_steps``.
+    tolerance: asking ends when no architecture is expected to add this share to the hypervolume.
+    Only some strategies estimate that, and it comes on top of another bound.
     """
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     wall_seconds: Annotated[float, Field(gt=0)] | None = None
     full_trainings: Annotated[float, Field(gt=0)] | None = None
     energy_kwh: Annotated[float, Field(gt=0)] | None = None
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class Verification(Value):
@@ -120,6 +129,8 @@ class JobRequest(Value):
     verification: Verification = Verification()
     resources: Resources = Resources()
     reuse: bool = True
+    inherit: bool = False
+    """Whether a trial starts from the weights of its closest trained relative, where it has one."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
     @property
@@ -135,7 +146,7 @@ class ExportRequest(Value):
     """Which trial, by id or as ``knee`` or ``best:<metric>``, and in which format."""
 
     trial: Annotated[str, Field(min_length=1, max_length=64)] = "knee"
-    format: Literal["config"] = "config"
+    format: Literal["config", "huggingface"] = "config"
 
 
 class ProfileRequest(Value):
@@ -177,7 +188,11 @@ class ProblemDocument(Response):
 
 
 class Progress(Response):
-    """How far a job is. ``spent`` counts full-training equivalents; times are in seconds."""
+    """How far a job is. ``spent`` counts full-training equivalents; times are in seconds.
+
+    ended_by: for what no new trial is asked any more, a bound of the budget or ``space`` when there
+    is nothing left to ask.
+    """
 
     trials: dict[TrialState, int]
     phase: str
@@ -187,6 +202,7 @@ class Progress(Response):
     fraction: float
     elapsed_seconds: float
     eta_seconds: float | None
+    ended_by: EndedBy | None = None
     best: dict[str, float]
 
 
@@ -250,7 +266,8 @@ class Trial(Response):
     """One architecture in one job. ``rung`` is the last one finished, ``fidelity`` its fraction.
 
     ``verified`` is of fresh seeds on the validation split, its latency of rounds in which all
-    verified members ran; ``tested`` is of the same seeds on the test split.
+    verified members ran; ``tested`` is of the same seeds on the test split.  ``parent`` is the
+    trial whose weights it started from, if it did not start from scratch.
     """
 
     id: str
@@ -259,6 +276,7 @@ class Trial(Response):
     architecture: dict[str, Any]
     fingerprint: str
     origin: str
+    parent: str | None = None
     metrics: dict[str, float]
     rung: int | None
     fidelity: float

@@ -41,6 +41,17 @@ class TrialState(StrEnum):
         return not TRIAL_TRANSITIONS[self]
 
 
+class EndedBy(StrEnum):
+    """Why a job asks for no new trial: a bound of its budget, or nothing left in the space."""
+
+    TRIALS = "trials"
+    WALL_SECONDS = "wall_seconds"
+    FULL_TRAININGS = "full_trainings"
+    ENERGY_KWH = "energy_kwh"
+    TOLERANCE = "tolerance"
+    SPACE = "space"
+
+
 class ExportState(StrEnum):
     """Where a requested export stands."""
 

@@ -21,7 +21,6 @@ from nas.latency import LatencyTable
 from nas.measure.latency import device_name, merged
 from nas.schemas import Front, JobRequest
 from nas.search import create_strategy
-from nas.search.rungs import Rungs
 from nas.settings import Settings
 from nas.states import JobState
 from nas.store import Store
@@ -38,6 +37,7 @@ from search_spaces.values import digest
 from workers.capacity import check_capacity
 from workers.contexts import contexts_on_cluster
 from workers.front import FrontTiming
+from workers.ladder import rungs_of
 from workers.measuring import Subject, models_on_cluster, table_on_cluster
 from workers.orders import Exit, Order
 from workers.screening import Screening, draw_pool, screen
@@ -195,14 +195,16 @@ class JobRun:
         return self.request.training.batch_size
 
     def _costs(self, task: Task, table: LatencyTable) -> Callable[[Architecture], dict[str, float]]:
-        return lambda arch: known_costs(arch, task.shape, self._batch, table)
+        precision = self.request.training.precision
+        return lambda arch: known_costs(arch, task.shape, self._batch, table, precision)
 
     def _begin(self, task: Task, screening: Screening) -> None:
         task_key = digest([self.request.task.model_dump(mode="json"), task.data_hash])
         recipe = self.request.training.model_dump(mode="json")
         rungs = list(self.request.fidelity.rungs())
         seed = self.request.seed
-        result_key = digest([task_key, recipe, rungs, seed, TRAINING_REVISION])
+        start = ["inherit"] if self.request.inherit else []
+        result_key = digest([task_key, recipe, rungs, seed, TRAINING_REVISION, *start])
         with self.store.write() as session:
             job_rows.begin(
                 session,
@@ -219,7 +221,6 @@ class JobRun:
             self.job = job_rows.record(session, self.job.id)
 
     def _plan(self, task: Task, costs: Callable[[Architecture], dict[str, float]]) -> Plan:
-        fidelity = self.request.fidelity
         strategy = create_strategy(
             self.request.strategy.name,
             space=self.space,
@@ -229,19 +230,11 @@ class JobRun:
             constraints=self.request.constraints,
             **self.request.strategy.model_dump(exclude={"name"}),
         )
-        rungs = Rungs(
-            fidelity.rungs(),
-            reduction_factor=fidelity.reduction_factor,
-            objectives=list(self.request.objectives),
-            constraints=self.request.constraints,
-            audit=fidelity.audit,
-            seed=self.request.seed,
-        )
         return Plan(
             job=self.job,
             request=self.request,
             strategy=strategy,
-            rungs=rungs,
+            rungs=rungs_of(self.request),
             costs=costs,
             checkpoints=self.folder.resolve(),
             elapsed=self._elapsed,

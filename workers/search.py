@@ -6,28 +6,30 @@ Built anew from the rows whenever a process takes the job up, so it may be kille
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from nas.billing import Rates, Work
-from nas.errors import CorruptCheckpoint, NasError, TrialFailed
+from nas.errors import NasError, TrialFailed
 from nas.schemas import JobRequest
 from nas.search.errors import SpaceExhausted
 from nas.search.rungs import Rungs
 from nas.search.strategy import Candidate, Strategy
-from nas.states import TrialState
+from nas.states import EndedBy, TrialState
 from nas.store import Store, bills
+from nas.store import jobs as job_rows
 from nas.store import trials as trial_rows
-from nas.store.records import JobRecord, TrialRecord
-from nas.training.checkpoint import trim_checkpoint
+from nas.store.records import CurveRecord, JobRecord, TrialRecord
 from search_spaces import Architecture
+from workers.known import KnownResults
 from workers.patience import Patience
 from workers.segments import Assignment, Outcome
 from workers.spending import Spending
 from workers.tuning import Finished
+from workers.weights import Weights
 
 log = structlog.get_logger()
 
@@ -73,8 +75,11 @@ class Search:
         self._spent = Spending(
             plan.request.budget, self._steps[-1], plan.rates, plan.elapsed, plan.job.searched
         )
-        self._exhausted = False
+        self._ended_by = EndedBy(plan.job.ended_by) if plan.job.ended_by else None
+        self._known = KnownResults(store, plan.job, plan.request, plan.costs)
+        self._weights = Weights(plan.checkpoints)
         self._restore()
+        self._start_from_what_is_known()
 
     # --- what runs next ---------------------------------------------------------------------
 
@@ -96,12 +101,13 @@ class Search:
         """A trial and a rung, its row started."""
         if self._pending:
             return self._start(*self._pending.popleft())
-        if self._spent.ended:
+        if ended := self._spent.ended:
+            self._end_asking(ended)
             return None
         if promotion := self._plan.rungs.next_promotion():
             return self._start(self._ids[promotion[0]], promotion[1])
-        if trial := self._ask():
-            return trial, 0
+        if started := self._ask():
+            return started
         # asking has ended: the best of a last, partial rung go on
         late = self._plan.rungs.drain()
         return self._start(self._ids[late[0]], late[1]) if late else None
@@ -111,61 +117,60 @@ class Search:
             trial_rows.start(session, trial, self._plan.job.token, rung)
         return trial, rung
 
-    def _ask(self) -> str | None:
-        """A new trial, its row started."""
-        while not self._exhausted and not self._spent.asking_ended:
+    def _ask(self) -> tuple[str, int] | None:
+        """A new trial and the rung it begins with, its row started."""
+        while not self._asking_is_over():
             try:
                 candidate = self._plan.strategy.ask()
             except SpaceExhausted:
-                self._exhausted = True
+                self._end_asking(EndedBy.SPACE)
                 return None
-            if self._reuse(candidate):
+            if known := self._known.take_over(candidate.architecture, candidate.origin):
+                self._reuse(candidate, known)
                 continue
+            rung = self._plan.rungs.first(candidate.fingerprint)
+            inherit, architecture = self._plan.request.inherit, candidate.architecture
             with self._store.write() as session:
                 record = trial_rows.insert_started(
                     session,
                     self._plan.job.id,
                     self._plan.job.token,
-                    architecture=candidate.architecture,
+                    architecture=architecture,
                     origin=candidate.origin,
                     seed=self._plan.request.seed,
-                    costs=self._plan.costs(candidate.architecture),
+                    costs=self._plan.costs(architecture),
+                    rung=rung,
+                    parent=self._weights.closest(architecture) if inherit else None,
                 )
             self._hold(candidate, record)
             self._spent.asked += 1
-            return record.id
+            return record.id, rung
         return None
 
-    def _reuse(self, candidate: Candidate) -> bool:
-        """Take over what an earlier job found for the same architecture, data and recipe."""
-        if not self._plan.request.reuse:
-            return False
-        with self._store.read() as session:
-            known = trial_rows.reusable(
-                session,
-                candidate.fingerprint,
-                self._plan.job.result_key or "",
-                self._plan.request.named_metrics,
-            )
-        if known is None:
-            return False
-        with self._store.write() as session:
-            record = trial_rows.insert(
-                session,
-                self._plan.job.id,
-                self._plan.job.token,
-                architecture=candidate.architecture,
-                origin=candidate.origin,
-                seed=self._plan.request.seed,
-                costs=self._plan.costs(candidate.architecture),
-                state=TrialState.REUSED,
-                reused_from=known.id,
-                metrics=known.metrics,
-                rung=known.rung,
-            )
+    def _asking_is_over(self) -> bool:
+        """Whether no new trial may begin; once it is so it stays so, and the row says why."""
+        tolerance = self._plan.request.budget.tolerance
+        if met := self._ended_by or self._spent.asking_ended:
+            self._end_asking(met)
+        elif tolerance is not None and self._plan.strategy.is_settled(tolerance):
+            self._end_asking(EndedBy.TOLERANCE)
+        return self._ended_by is not None
+
+    def _end_asking(self, why: EndedBy) -> None:
+        if self._ended_by is None:
+            with self._store.write() as session:
+                job_rows.end_asking(session, self._plan.job.id, self._plan.job.token, why.value)
+            self._ended_by = why
+
+    def _start_from_what_is_known(self) -> None:
+        if self._plan.strategy.learns and not self._spent.asked:
+            held = {candidate.fingerprint for candidate, _ in self._held.values()}
+            for architecture, known in self._known.beyond(held):
+                self._reuse(self._plan.strategy.adopt(architecture, known.origin), known)
+
+    def _reuse(self, candidate: Candidate, record: TrialRecord) -> None:
         self._hold(candidate, record)
         self._plan.strategy.tell(candidate, record.metrics)
-        return True
 
     def _hold(self, candidate: Candidate, record: TrialRecord) -> None:
         self._held[record.id] = candidate, record
@@ -173,18 +178,16 @@ class Search:
 
     def _assignment(self, trial: str, rung: int) -> Assignment:
         candidate, record = self._held[trial]
+        parent = self._held[record.parent][0].architecture if record.parent else None
         return Assignment(
             trial=trial,
             rung=rung,
             to_steps=self._steps[rung],
             seed=record.seed,
             architecture=candidate.architecture.canonical_json(),
-            checkpoint=str(self.checkpoint(trial)),
+            checkpoint=str(self._weights.of(trial)),
+            parent=self._weights.inheritance(record.parent, parent),
         )
-
-    def checkpoint(self, trial: str) -> Path:
-        """Where a trial's weights are."""
-        return self._plan.checkpoints / f"{trial}.pt"
 
     # --- what became of it ------------------------------------------------------------------
 
@@ -251,10 +254,11 @@ class Search:
                 metered_kwh=outcome.metered_kwh,
             )
         if outcome.kind == "failed":
-            self._spent.steps += self._steps_of(assignment.rung)
+            self._spent.steps += self._steps_of(assignment)
 
-    def _steps_of(self, rung: int) -> int:
-        return self._steps[rung] - (self._steps[rung - 1] if rung else 0)
+    def _steps_of(self, assignment: Assignment) -> int:
+        """From the last rung that the trial has finished, if any."""
+        return assignment.to_steps - self._held[assignment.trial][1].steps
 
     def _seconds_of_cores(self, outcome: Outcome) -> float:
         seconds = outcome.training_seconds + outcome.evaluation_seconds
@@ -263,7 +267,7 @@ class Search:
     def _finish(self, assignment: Assignment, outcome: Outcome) -> None:
         trial, rung = assignment.trial, assignment.rung
         top = rung == len(self._steps) - 1
-        self._spent.steps += self._steps_of(rung)
+        self._spent.steps += self._steps_of(assignment)
         self._fruitful = True
         self._patience.relieved()
         self._given_up = 0
@@ -285,6 +289,7 @@ class Search:
         self._hold(candidate, record)
         self._plan.strategy.tell(candidate, record.metrics, fidelity=record.fidelity)
         self._plan.rungs.record(record.number, rung, record.metrics)
+        self._weights.trained(trial, candidate.architecture)
         self._stop_hopeless()
 
     def _fail(self, trial: str, reason: str) -> None:
@@ -293,7 +298,7 @@ class Search:
         candidate, record = self._held[trial]
         self._plan.strategy.fail(candidate, reason)
         self._plan.rungs.fail(record.number)
-        self.checkpoint(trial).unlink(missing_ok=True)
+        self._weights.drop(trial, candidate.architecture)
         log.warning("trial failed", trial=trial, reason=reason)
         self.failures[reason] += 1
         if not self._fruitful and self.failures.total() >= FRUITLESS_TRIALS:
@@ -316,9 +321,8 @@ class Search:
 
     def _stop_hopeless(self) -> None:
         """Once asking has ended, let go of those that cannot be promoted any more."""
-        if not (self._exhausted or self._spent.asking_ended):
-            return
-        if hopeless := sorted(self._plan.rungs.hopeless()):
+        over = self._ended_by or self._spent.asking_ended
+        if hopeless := sorted(self._plan.rungs.hopeless()) if over else []:
             self._stop([self._ids[number] for number in hopeless])
             for number in hopeless:
                 self._plan.rungs.stop(number)
@@ -338,16 +342,7 @@ class Search:
         with self._store.write() as session:
             trial_rows.stop(session, trials, self._plan.job.token)
         for trial in trials:
-            self._trim(trial)
-
-    def _trim(self, trial: str) -> None:
-        """What will not be trained on keeps its weights alone."""
-        try:
-            trim_checkpoint(self.checkpoint(trial))
-        except FileNotFoundError:
-            return  # it never trained
-        except (CorruptCheckpoint, OSError) as error:
-            log.warning("checkpoint not trimmed", trial=trial, reason=str(error))
+            self._weights.trim(trial)
 
     # --- after a restart --------------------------------------------------------------------
 
@@ -366,22 +361,25 @@ class Search:
                 self._spent.asked += 1
                 self._spent.steps += record.steps
             if record.state is TrialState.WAITING:
-                self._plan.rungs.start(record.number, 0)
-                self._pending.append((record.id, 0))
+                rung = self._plan.rungs.first(candidate.fingerprint)
+                self._plan.rungs.start(record.number, rung)
+                self._pending.append((record.id, rung))
         finished = sorted(
             ((point.finished_at, record, point) for record in records for point in record.curve),
             key=lambda item: (item[0], item[1].number, item[2].rung),
         )
         for _, record, point in finished:
-            self._tell(record, point.rung, point.steps, point.metrics)
+            self._tell(record, point)
         for record in records:
+            candidate, _ = self._held[record.id]
             self._fruitful = self._fruitful or bool(record.curve)
             if record.state is TrialState.REUSED:
-                self._plan.strategy.tell(self._held[record.id][0], record.metrics)
+                self._plan.strategy.tell(candidate, record.metrics)
             elif record.state is TrialState.FAILED:
                 self.failures[record.error or ""] += 1
-                self._plan.strategy.fail(self._held[record.id][0], record.error or "")
+                self._plan.strategy.fail(candidate, record.error or "")
                 self._plan.rungs.fail(record.number)
+                self._weights.drop(record.id, candidate.architecture)
             elif record.state is TrialState.STOPPED:
                 self._plan.rungs.stop(record.number)
             elif record.state is TrialState.PAUSED and record.active_rung is not None:
@@ -389,10 +387,9 @@ class Search:
                 self._plan.rungs.start(record.number, record.active_rung)
                 self._pending.append((record.id, record.active_rung))
 
-    def _tell(
-        self, record: TrialRecord, rung: int, steps: int, measured: Mapping[str, float]
-    ) -> None:
-        metrics = {**record.metrics, **measured}
+    def _tell(self, record: TrialRecord, point: CurveRecord) -> None:
+        metrics = {**record.metrics, **point.metrics}
         candidate, _ = self._held[record.id]
-        self._plan.strategy.tell(candidate, metrics, fidelity=steps / self._steps[-1])
-        self._plan.rungs.record(record.number, rung, metrics)
+        self._plan.strategy.tell(candidate, metrics, fidelity=point.steps / self._steps[-1])
+        self._plan.rungs.record(record.number, point.rung, metrics)
+        self._weights.trained(record.id, candidate.architecture)

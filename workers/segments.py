@@ -22,7 +22,7 @@ from nas.measure.energy import Meter, gpu, processors
 from nas.schemas import TrainingRecipe
 from nas.tasks import build_task
 from nas.tasks.base import Task
-from nas.training.segment import Segment, SegmentResult, run_segment
+from nas.training.segment import Parent, Segment, SegmentResult, run_segment
 from search_spaces import Architecture, InvalidInput
 
 log = structlog.get_logger()
@@ -59,6 +59,8 @@ class Assignment:
     architecture: str
     checkpoint: str
     test_batches: int = 0
+    parent: dict[str, str] | None = None
+    """The trial whose weights it starts from, its architecture and its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def _train(bench: Bench, assignment: Assignment, task: Task, flag: StopFlag) -> 
         device=bench.device,
         context=bench.context,
         test_batches=assignment.test_batches,
+        parent=_parent(assignment.parent),
     )
     began = time.perf_counter()
     try:
@@ -207,6 +210,13 @@ def _run(segment: Segment, task: Task, flag: StopFlag) -> SegmentResult:
         log.warning("training again from the start", reason=str(error))
         segment.checkpoint.unlink(missing_ok=True)
         return run_segment(segment, task, should_stop=lambda: flag.raised)
+
+
+def _parent(given: dict[str, str] | None) -> Parent | None:
+    if given is None:
+        return None
+    architecture = Architecture.model_validate_json(given["architecture"])
+    return Parent(given["trial"], architecture, Path(given["checkpoint"]))
 
 
 def _without_result(

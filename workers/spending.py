@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from nas.billing import Rates, Work
 from nas.schemas import Budget
+from nas.states import EndedBy
 
 
 @dataclass
@@ -26,17 +28,20 @@ class Spending:
     steps: int = 0
 
     @property
-    def asking_ended(self) -> bool:
-        """Whether no new trial may begin."""
+    def asking_ended(self) -> EndedBy | None:
+        """The bound for which no new trial may begin, if it has been met."""
         trials = self.budget.trials
-        return (trials is not None and self.asked >= trials) or self.ended
+        met = trials is not None and self.asked >= trials
+        return EndedBy.TRIALS if met else self.ended
 
     @property
-    def ended(self) -> bool:
-        """Whether a bound has been met after which no segment starts, promotions included."""
-        spent = (
-            (self.budget.wall_seconds, self.elapsed()),
-            (self.budget.full_trainings, self.steps / self.full_steps),
-            (self.budget.energy_kwh, self.rates.kwh(self.work)),
-        )
-        return any(bound is not None and value >= bound for bound, value in spent)
+    def ended(self) -> EndedBy | None:
+        """The bound after which no segment starts, promotions included, if it has been met."""
+        spent = {
+            EndedBy.WALL_SECONDS: self.elapsed(),
+            EndedBy.FULL_TRAININGS: self.steps / self.full_steps,
+            EndedBy.ENERGY_KWH: self.rates.kwh(self.work),
+        }
+        bounds = self.budget.model_dump()
+        met = (name for name, value in spent.items() if (bounds[name] or math.inf) <= value)
+        return next(met, None)

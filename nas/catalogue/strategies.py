@@ -14,6 +14,8 @@ class StrategyConfig(Value):
 
     title: ClassVar[str]
     citation: ClassVar[str]
+    estimates_improvement: ClassVar[bool] = False
+    """Whether it can tell when nothing more is to be expected."""
 
     name: str
 
@@ -26,6 +28,7 @@ class ParetoSearch(StrategyConfig):
 
     title: ClassVar[str] = "Pareto (cost-exact hypervolume improvement)"
     citation: ClassVar[str] = "Emmerich et al. 2006, doi:10.1109/TEVC.2005.859463"
+    estimates_improvement: ClassVar[bool] = True
 
     name: Literal["pareto"] = "pareto"
     startup_trials: Annotated[int, Field(ge=2, le=1000)] = 6

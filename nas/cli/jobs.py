@@ -25,7 +25,7 @@ from nas.cli.output import (
     print_table,
     state_text,
 )
-from nas.states import JobState
+from nas.states import EndedBy, JobState
 from nas.summary import short
 
 if TYPE_CHECKING:
@@ -220,9 +220,17 @@ def _fields(job: Job) -> list[tuple[str, Any]]:
             f"verification), {bill.energy_kwh:.2g} kWh {bill.energy_source}, "
             f"{bill.co2_kg:.2g} kg CO₂{money}",
         ),
+        ("search", _ending(job)),
         ("error", job.error),
         ("trust", f"see {command(f'report {job.id}')}" if job.state.final else None),
     ]
+
+
+def _ending(job: Job) -> str | None:
+    ended_by = job.progress.ended_by
+    if ended_by is EndedBy.SPACE:
+        return "asks for nothing new: none is left in the space"
+    return ended_by and f"asks for nothing new: budget.{ended_by} is met"
 
 
 def _bound(constraint: dict[str, Any]) -> str:

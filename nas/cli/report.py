@@ -167,7 +167,12 @@ def _rest(found: TrustReport) -> None:
                 if share
                 else "",
             ),
-            ("reused", f"{reuse.reused} of {reuse.trials} trials were known from earlier jobs"),
+            (
+                "reused",
+                f"{reuse.reused} of {reuse.trials} trials were known from earlier jobs, "
+                f"which saved {reuse.full_trainings:g} full trainings, {reuse.core_seconds:.0f} "
+                "core-seconds",
+            ),
             *((f"failed: {f.trials}", f.reason) for f in found.failures),
             *(("varies", words) for words in found.irreproducible),
         ]

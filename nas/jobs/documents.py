@@ -10,7 +10,7 @@ from nas.billing import SECONDS_PER_HOUR, WORLD_CO2_KG_PER_KWH, Rates
 from nas.catalogue.metrics import METRICS
 from nas.settings import Settings
 from nas.spread import Estimate
-from nas.states import JobState, TrialState
+from nas.states import EndedBy, JobState, TrialState
 from nas.store.progress import Counts, Overview
 from nas.store.records import (
     DatasetRecord,
@@ -60,6 +60,7 @@ def progress(overview: Overview, settings: Settings, now: datetime) -> schemas.P
         fraction=fraction,
         elapsed_seconds=elapsed,
         eta_seconds=_eta(record.state, fraction, elapsed),
+        ended_by=None if record.ended_by is None else EndedBy(record.ended_by),
         best=overview.best,
     )
 
@@ -98,6 +99,7 @@ def trial(record: TrialRecord) -> schemas.Trial:
         architecture=record.architecture,
         fingerprint=record.fingerprint,
         origin=record.origin,
+        parent=record.parent,
         metrics=record.metrics,
         rung=record.rung,
         fidelity=record.fidelity,

@@ -15,12 +15,13 @@ from nas.search.rungs import is_audited
 from nas.search.trust import Agreement, agreement, agreement_beyond
 from nas.spread import Estimate
 from nas.states import TrialState
-from nas.store import Store, estimates, evidence, measurements, verifications
+from nas.store import Store, estimates, evidence, measurements, reuse, verifications
 from nas.store import jobs as job_rows
 from nas.store.estimates import Verified
 from nas.store.evidence import TrialEvidence
 from nas.store.measurements import MeasurementRecord
 from nas.store.records import JobRecord, TransferRecord
+from nas.store.reuse import Saved
 
 QUALITIES = ("loss", "accuracy")
 RELATIVE = frozenset({estimates.LATENCY})
@@ -37,6 +38,7 @@ class _Evidence:
     verified: Verified
     transfers: list[TransferRecord]
     measured: list[MeasurementRecord]
+    saved: Saved
 
     def estimate(self, trial_id: str) -> Estimate | None:
         """What fresh seeds gave in the report's metric."""
@@ -61,6 +63,7 @@ def trust_report(store: Store, job_id: str) -> reports.TrustReport:
             verified=estimates.of_job(session, job_id),
             transfers=verifications.transfers(session, job_id),
             measured=measurements.of_job(session, job_id),
+            saved=reuse.saved(session, job_id),
         )
     figures = reports.TrustReport(
         job=job_id,
@@ -75,7 +78,7 @@ def trust_report(store: Store, job_id: str) -> reports.TrustReport:
         neighbours=_neighbours(found),
         tasks=_tasks(found),
         time=_time(found, datetime.now(UTC)),
-        reuse=_reuse(found.trials),
+        reuse=_reuse(found),
         failures=_failures(found.trials),
         irreproducible=caveats.irreproducible(job, request),
     )
@@ -253,9 +256,13 @@ def _time(found: _Evidence, now: datetime) -> reports.TimeShare:
     )
 
 
-def _reuse(trials: Sequence[TrialEvidence]) -> reports.Reuse:
-    reused = sum(t.state is TrialState.REUSED for t in trials)
-    return reports.Reuse(trials=len(trials), reused=reused)
+def _reuse(found: _Evidence) -> reports.Reuse:
+    return reports.Reuse(
+        trials=len(found.trials),
+        reused=found.saved.trials,
+        full_trainings=found.saved.full_trainings,
+        core_seconds=found.saved.core_seconds,
+    )
 
 
 def _failures(trials: Sequence[TrialEvidence]) -> list[reports.FailureCount]:

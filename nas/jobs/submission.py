@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from nas.catalogue.metrics import METRICS
 from nas.catalogue.spaces import default_space, space_names
+from nas.catalogue.strategies import STRATEGIES
 from nas.catalogue.tasks import PYTHON_SOURCE, TASKS, TaskConfig
 from nas.schemas import Constraint, JobRequest
 from nas.store.records import DatasetRecord
@@ -102,16 +103,14 @@ def _unusable(request: JobRequest, uploads: Uploads) -> list[Problem]:
         if bound.metric in METRICS and bound.metric not in measured
     )
     fidelity = request.fidelity
-    if fidelity.min_steps > fidelity.max_steps:
+    if fidelity.scheme != "full" and fidelity.min_steps > fidelity.max_steps:
         problems.append(
             Problem(
                 "/fidelity/min_steps",
                 f"{fidelity.min_steps} is more than max_steps, {fidelity.max_steps}",
             )
         )
-    bounds = request.budget.model_dump()
-    if all(bound is None for bound in bounds.values()):
-        problems.append(Problem("/budget", "a budget needs a bound", tuple(bounds)))
+    problems += _unusable_budget(request)
     problems += (problem.under("/task") for problem in _unusable_data(task, uploads))
     problems += _unusable_elsewhere(request, uploads)
     problems += (
@@ -119,6 +118,22 @@ def _unusable(request: JobRequest, uploads: Uploads) -> list[Problem]:
         for where in _infinite(request.model_dump())
     )
     return problems
+
+
+def _unusable_budget(request: JobRequest) -> Iterator[Problem]:
+    bounds = request.budget.model_dump(exclude={"tolerance"})
+    tolerance = request.budget.tolerance
+    if all(bound is None for bound in bounds.values()):
+        message = "a budget needs a bound"
+        if tolerance is not None:
+            message += " beside the tolerance, which may never be met"
+        yield Problem("/budget", message, tuple(bounds))
+    if tolerance is not None and not request.strategy.estimates_improvement:
+        yield Problem(
+            "/budget/tolerance",
+            f"{request.strategy.name} does not estimate what is still to be gained",
+            tuple(name for name, kind in STRATEGIES.items() if kind.estimates_improvement),
+        )
 
 
 def _unusable_elsewhere(request: JobRequest, uploads: Uploads) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ rows by making them again.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic
 
@@ -21,14 +22,25 @@ def is_audited(trial: K, share: float, seed: int) -> bool:
     Drawn from the seed and the key alone, so that no result can influence it, and so that it is
     known ever after.
     """
-    digest = hashlib.sha256(f"{seed}:{trial}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return _drawn(f"{seed}:{trial}") < share
+
+
+def hyperband_starts(rungs: int, reduction_factor: int) -> tuple[float, ...]:
+    """The shares of the trials that begin with each rung, so that all get as much training.
+
+    Source: Li et al. 2018, JMLR 18:185, where each rung that trials begin with is a bracket.
+    """
+    left = range(rungs - 1, -1, -1)
+    sizes = [reduction_factor**more / (more + 1) for more in left]
+    return tuple(size / sum(sizes) for size in sizes)
 
 
 class Rungs(Generic[K]):
     """Trials by key (all numbers or all strings) on a ladder of rungs, 0 the lowest.
 
-    steps: training steps of each rung, ascending; the last is full fidelity.
+    steps: training steps of each rung, ascending; the last is full fidelity.  starts: the shares of
+    the trials that begin with each rung, from the lowest; those that begin higher are compared with
+    those that were promoted so far.
     A promotion is only proposed (asked twice, the answer is the same); ``start`` takes it.
     Source: Schmucker et al. 2021, arXiv:2106.12639 (MO-ASHA), with the extremes of a front before
     its epsilon net, so that neither the best in quality nor the cheapest is lost.
@@ -41,6 +53,7 @@ class Rungs(Generic[K]):
         objectives: Sequence[str],
         constraints: Iterable[Constraint | Mapping[str, Any]] = (),
         *,
+        starts: Sequence[float] = (1.0,),
         audit: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -51,6 +64,7 @@ class Rungs(Generic[K]):
         compared = Objectives.of(objectives, constraints)
         self._steps = tuple(steps)
         self._factor = reduction_factor
+        self._starts = tuple(starts)
         self._audit = audit
         self._seed = seed
         self._standings: list[Standings[K]] = [Standings(compared) for _ in steps]
@@ -62,6 +76,12 @@ class Rungs(Generic[K]):
     def top(self) -> int:
         """The last rung."""
         return len(self._steps) - 1
+
+    def first(self, name: str) -> int:
+        """The rung that a trial begins with, drawn from the seed and its name alone."""
+        drawn = _drawn(f"{self._seed}:{name}:first")
+        bounds = itertools.accumulate(self._starts[:-1])
+        return sum(drawn >= bound for bound in bounds)
 
     def start(self, trial: K, rung: int) -> None:
         """A trial begins (or goes on with) its training towards a rung."""
@@ -173,3 +193,9 @@ class Rungs(Generic[K]):
     def _end(self, trial: K) -> None:
         self._ended.add(trial)
         self._running.pop(trial, None)
+
+
+def _drawn(text: str) -> float:
+    """From 0 to below 1, the same for the same text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53

@@ -23,25 +23,36 @@ class Standings(Generic[K]):
 
     def __init__(self, objectives: Objectives) -> None:
         self._objectives = objectives
-        self._results: dict[K, tuple[tuple[float, ...], float]] = {}
+        self._slots: dict[K, int] = {}
+        self._used = 0
+        self._measured = np.zeros((0, len(objectives.names)))
+        self._violated = np.zeros(0)
         self._table: tuple[list[K], Floats, Floats] | None = None
         self._ranks: Indices | None = None
 
     def __len__(self) -> int:
-        return len(self._results)
+        return len(self._slots)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._results
+        return key in self._slots
 
     def record(self, key: K, metrics: Metrics) -> None:
         """Take in a result; one recorded before under the key is replaced."""
-        row, violation = self._objectives.row(metrics), self._objectives.violation(metrics)
-        self._results[key] = (row, violation)
+        if key not in self._slots:
+            self._slots[key] = self._used
+            self._used += 1  # a slot that was left is not taken again
+        slot = self._slots[key]
+        if slot == len(self._violated):
+            more = max(64, slot)
+            self._measured = np.pad(self._measured, ((0, more), (0, 0)))
+            self._violated = np.pad(self._violated, (0, more))
+        self._measured[slot] = self._objectives.row(metrics)
+        self._violated[slot] = self._objectives.violation(metrics)
         self._changed()
 
     def remove(self, key: K) -> None:
         """Forget a result, if there is one."""
-        if self._results.pop(key, None) is not None:
+        if self._slots.pop(key, None) is not None:
             self._changed()
 
     @property
@@ -100,13 +111,9 @@ class Standings(Generic[K]):
 
     def _tabled(self) -> tuple[list[K], Floats, Floats]:
         if self._table is None:
-            keys = sorted(self._results)
-            results = [self._results[key] for key in keys]
-            rows = np.array([row for row, _ in results]).reshape(
-                len(keys), len(self._objectives.names)
-            )
-            violations = np.array([violation for _, violation in results])
-            self._table = keys, rows, violations
+            keys = sorted(self._slots)
+            slots = [self._slots[key] for key in keys]
+            self._table = keys, self._measured[slots], self._violated[slots]
         return self._table
 
 

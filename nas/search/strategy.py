@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 from nas.search.errors import NothingFeasible, SpaceExhausted
@@ -51,6 +52,8 @@ class Strategy(ABC):
     """
 
     exhaustive: ClassVar[bool] = False
+    learns: ClassVar[bool] = True
+    """Whether results change what it proposes."""
 
     def __init__(
         self,
@@ -128,6 +131,13 @@ class Strategy(ABC):
             return self._candidates[self._numbers[fingerprint]]
         return self._register(architecture, fingerprint, origin, self._known_costs(architecture))
 
+    def is_settled(self, tolerance: float) -> bool:
+        """Whether nothing is expected to add this share to the hypervolume that there is.
+
+        Never, where a strategy does not estimate what it expects.
+        """
+        return False
+
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """All that were asked or adopted, in order."""
@@ -167,14 +177,13 @@ class Strategy(ABC):
     def _all_proposals(self, rng: random.Random, refusals: _Refusals) -> Iterator[Proposal]:
         if self.exhaustive:
             return self._proposals(rng)
-        size = self._space.size()
-        scarce = size <= ENUMERABLE and 2 * len(self._inside) > size
+        scarce = self._size <= ENUMERABLE and 2 * len(self._inside) > self._size
         drawn = itertools.islice(self._proposals(rng), FEW_DRAWS if scarce else DRAWS)
         return itertools.chain(drawn, self._last_resort(rng, refusals))
 
     def _last_resort(self, rng: random.Random, refusals: _Refusals) -> Iterator[Proposal]:
         """What is left: listed where the space is small, else looked for by mutation."""
-        size = self._space.size()
+        size = self._size
         if len(self._inside) >= size:
             return
         if size <= ENUMERABLE:
@@ -197,6 +206,10 @@ class Strategy(ABC):
             for _ in range(rng.randint(1, 3)):
                 start = self._space.mutate(start, rng)
             yield start, "mutation"
+
+    @cached_property
+    def _size(self) -> int:
+        return self._space.size()
 
     def _nothing_left(self, refusals: _Refusals) -> SpaceExhausted:
         feasible = any(not self._objectives.broken(costs) for costs in self._costs)

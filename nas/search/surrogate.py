@@ -5,13 +5,12 @@ Letters: n results, P points, d descriptors.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 
 from nas.search.pareto import Floats
@@ -48,16 +47,17 @@ class GaussianProcess:
         self._signal = hyperparameters.signal
         self._root = np.sqrt(hyperparameters.weights / max(1, points.shape[1]))
         self._points = points * self._root
-        kernel = self._signal * _matern(_distances(self._points, self._points))
+        kernel = self._signal * _correlations(self._points, self._points)
         kernel[np.diag_indices_from(kernel)] += hyperparameters.noise + JITTER
         self._factor = cho_factor(kernel, lower=True, check_finite=False)
         self._weights = cho_solve(self._factor, unit, check_finite=False)
 
     def predict(self, points: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation (P,) of the values without noise."""
-        cross = self._signal * _matern(_distances(points * self._root, self._points))
-        solved = cho_solve(self._factor, cross.T, check_finite=False)
-        variance = self._signal - np.einsum("pn,np->p", cross, solved)
+        cross = _correlations(points * self._root, self._points)
+        cross *= self._signal
+        solved = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
+        variance = self._signal - np.einsum("np,np->p", solved, solved)
         deviation = np.sqrt(np.maximum(variance, 1e-9))
         return self._mean + self._deviation * (cross @ self._weights), self._deviation * deviation
 
@@ -81,6 +81,15 @@ def likeliest(points: Floats, values: Floats) -> Hyperparameters:
     )
     weights, (signal, noise) = np.exp(found.x[:d]), np.exp(found.x[d:])
     return Hyperparameters(weights, float(signal), float(noise))
+
+
+def tamed(values: Floats) -> Floats:
+    """Values of which none is as far above the median as the best is below it.
+
+    How bad a bad result is says nothing of the front, and would set the scale of the model.
+    """
+    middle = float(np.median(values))
+    return np.asarray(np.minimum(values, 2 * middle - values.min()))
 
 
 def _unlikelihood(
@@ -119,12 +128,21 @@ def _standardised(values: Floats) -> tuple[float, float, Floats]:
     return mean, deviation, (values - mean) / deviation
 
 
-def _distances(a: Floats, b: Floats) -> Floats:
-    """Euclidean (P, n) between rows of (P, d) and (n, d)."""
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.asarray(np.sqrt(np.maximum(squares, 0)))
-
-
-def _matern(distances: Floats) -> Floats:
-    root = math.sqrt(5) * distances
-    return np.asarray((1 + root + root * root / 3) * np.exp(-root))
+def _correlations(a: Floats, b: Floats) -> Floats:
+    """Matérn 5/2 (P, n) between rows of (P, d) and (n, d)."""
+    # in place: what is as large as this takes longer to allocate than to reckon with
+    root = a @ b.T
+    root *= -2
+    root += (a * a).sum(axis=1)[:, None]
+    root += (b * b).sum(axis=1)
+    np.maximum(root, 0, out=root)
+    root *= 5
+    np.sqrt(root, out=root)
+    factor = root * root
+    factor /= 3
+    factor += root
+    factor += 1
+    np.negative(root, out=root)
+    np.exp(root, out=root)
+    root *= factor
+    return root

@@ -20,7 +20,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from nas.errors import StoreUnavailable
 from search_spaces.errors import InvalidInput, Problem
 
-REVISION = "0002"
+REVISION = "0003"
 """The migration that this version of the tables needs."""
 
 BUSY_SECONDS = 30

@@ -299,6 +299,16 @@ def set_phase(session: Session, job_id: str, token: int, phase: str) -> None:
         _tell(session, row)
 
 
+def end_asking(session: Session, job_id: str, token: int, ended_by: str) -> None:
+    """Say, for good, for what no new trial is asked any more.
+
+    Raises:
+        LeaseLost
+    """
+    fence(session, job_id, token).ended_by = ended_by
+    session.flush()
+
+
 def finish(
     session: Session, job_id: str, token: int, state: JobState, error: str | None = None
 ) -> None:

@@ -18,6 +18,7 @@ class JobRecord:
     token: the fencing token of the latest lease.  attempts: claims that did not end in a release.
     elapsed_seconds: running time up to ``running_since`` (None while it stands still).
     …_metered_core_seconds: those whose energy counters have measured, in …_metered_kwh.
+    ended_by: the bound of the budget, or the space, for which no new trial is asked any more.
     task_key, result_key, data_hash, trivial_loss, device, scales: None until a worker has begun it.
     """
 
@@ -52,6 +53,7 @@ class JobRecord:
     verification_metered_core_seconds: float
     verification_metered_kwh: float
     co2_kg_per_kwh: float | None
+    ended_by: str | None
     elapsed_seconds: float
     running_since: datetime | None
     last_seq: int
@@ -113,6 +115,7 @@ class TrialRecord:
 
     rung: the last one finished.  active_rung: the one in training, or that was in training when
     the trial was interrupted.
+    parent: the trial whose weights it started from.
     curve is empty unless it was asked for.
     verified, tested: by metric, over fresh seeds, on the validation and on the test split; their
     intervals are of the spread of all that the job has verified.
@@ -136,6 +139,7 @@ class TrialRecord:
     training_seconds: float
     evaluation_seconds: float
     reused_from: str | None
+    parent: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -173,6 +173,8 @@ class JobRow(Base):
     verification_metered_kwh: Mapped[float] = mapped_column(default=0.0, server_default="0")
     co2_kg_per_kwh: Mapped[float | None]
     """Of the electricity where it ran, where a worker was told."""
+    ended_by: Mapped[str | None] = mapped_column(KEY)
+    """What ended the asking for new trials: a bound of the budget, or the space."""
     elapsed_seconds: Mapped[float] = mapped_column(default=0.0)
     running_since: Mapped[datetime | None]
     next_seq: Mapped[int] = mapped_column(default=1)
@@ -222,6 +224,8 @@ class TrialRow(Metrics, Base):
     evaluation_seconds: Mapped[float] = mapped_column(default=0.0)
     reused_from: Mapped[str | None] = mapped_column(ID)
     """A trial of another job, which may be gone by now: no foreign key."""
+    parent: Mapped[str | None] = mapped_column(ID)
+    """The trial whose weights it started from."""
     result_key: Mapped[str | None] = mapped_column(KEY)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]

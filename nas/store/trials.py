@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import case, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nas.catalogue.metrics import METRICS
@@ -74,8 +74,12 @@ def insert_started(
     origin: str,
     seed: int,
     costs: Mapping[str, float],
+    rung: int = 0,
+    parent: str | None = None,
 ) -> TrialRecord:
-    """A new trial that trains towards the first rung at once: ``insert`` and ``start`` in one.
+    """A new trial that trains towards this rung at once: ``insert`` and ``start`` in one.
+
+    parent: the trial whose weights it starts from.
 
     Raises:
         LeaseLost, Conflict: the job has this architecture already.
@@ -88,9 +92,10 @@ def insert_started(
         seed=seed,
         state=TrialState.WAITING,
         metrics=costs,
+        parent=parent,
     )
     settling.tell(session, [row], {row.id: document})
-    return _start(session, row, 0, {row.id: document})
+    return _start(session, row, rung, {row.id: document})
 
 
 def start(session: Session, trial_id: str, token: int, rung: int) -> TrialRecord:
@@ -276,29 +281,6 @@ def all(  # noqa: A001 - read as trials.all
     return records(session, rows, with_curve=with_curve)
 
 
-def reusable(
-    session: Session, fingerprint: str, result_key: str, metrics: Iterable[str] = ()
-) -> TrialRecord | None:
-    """A trial at full fidelity whose result holds for jobs of this key, if there is one.
-
-    metrics: those of them that training gives must be there: not every job measures all.
-    """
-    wanted = [name for name in RUNG_METRICS if name in set(metrics)]
-    row = session.scalar(
-        select(TrialRow)
-        .where(
-            TrialRow.result_key == result_key,
-            TrialRow.fingerprint == fingerprint,
-            TrialRow.state.in_((TrialState.COMPLETED, TrialState.REUSED)),
-            *(getattr(TrialRow, name).is_not(None) for name in wanted),
-        )
-        # the one that was trained, rather than one that reused it
-        .order_by(case((TrialRow.state == TrialState.COMPLETED, 0), else_=1), TrialRow.id)
-        .limit(1)
-    )
-    return None if row is None else records(session, [row], with_curve=True)[0]
-
-
 def _add(
     session: Session,
     job: JobRow,
@@ -310,6 +292,7 @@ def _add(
     metrics: Mapping[str, float],
     rung: int | None = None,
     reused_from: str | None = None,
+    parent: str | None = None,
 ) -> tuple[TrialRow, dict[str, Any]]:
     """A new trial of a locked job and its architecture's document."""
     fingerprint = architecture.fingerprint()
@@ -329,6 +312,7 @@ def _add(
         steps=job.max_steps if known else 0,
         fidelity=1.0 if known else 0.0,
         reused_from=reused_from,
+        parent=parent,
         result_key=job.result_key,
         created_at=now,
         finished_at=now if state.final else None,

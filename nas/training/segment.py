@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from nas.errors import CorruptCheckpoint
 from nas.schemas import TrainingRecipe
 from nas.tasks.base import Task
-from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from nas.training.device import resolve_device
+from nas.training.inheritance import inherit
 from nas.training.loop import StepHook, StopCheck, Trainer, never
 from search_spaces.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A trained relative: which trial, what it is, and where its weights are."""
+
+    trial: str
+    architecture: Architecture
+    checkpoint: Path
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,8 @@ class Segment:
     max_steps: the full fidelity, which the schedule spans.  to_steps: the rung.  checkpoint: read
     if it is there, written in the end, every save_seconds on the way, and when stopped; at full
     fidelity it holds the weights alone.  context: whether the effective context is measured too.
-    test_batches: of the test split, evaluated in the end; by default none.
+    test_batches: of the test split, evaluated in the end; by default none.  parent: whose weights
+    it starts from where it can; where there are none any more, from scratch.
     """
 
     architecture: Architecture
@@ -37,6 +50,7 @@ class Segment:
     save_seconds: float = 20.0
     context: bool = False
     test_batches: int = 0
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True)
@@ -127,10 +141,15 @@ def _trainer(segment: Segment, task: Task) -> Trainer:
         max_steps=segment.max_steps,
         seed=segment.seed,
         device=resolve_device(segment.device),
+        start=segment.parent.trial if segment.parent else "scratch",
     )
     if segment.checkpoint.exists():
         checkpoint = load_checkpoint(segment.checkpoint, trainer.device)
         # past the rung: a worker that had lost its lease went on. From scratch gives the same again
         if checkpoint.steps <= segment.to_steps:
             trainer.restore(checkpoint)
+    if segment.parent and not trainer.steps:
+        with suppress(FileNotFoundError, CorruptCheckpoint):
+            weights = load_weights(segment.parent.checkpoint)
+            inherit(trainer.model, segment.architecture, weights, segment.parent.architecture)
     return trainer

@@ -23,7 +23,12 @@ def test_a_report_is_of_the_jobs_own_rows(reading: Reading) -> None:
     assert member["trial"] == verified["id"]
     assert member["verified"] == verified["verified"]["loss"]
     assert [(f["reason"], f["trials"]) for f in report["failures"]] == [("diverged at step 31", 1)]
-    assert report["reuse"] == {"trials": len(trials), "reused": 0}
+    assert report["reuse"] == {
+        "trials": len(trials),
+        "reused": 0,
+        "full_trainings": 0,
+        "core_seconds": 0,
+    }
     assert report["warnings"]
     assert any("side by side" in words for words in report["irreproducible"])
 

@@ -95,6 +95,25 @@ def test_every_problem_is_named_at_once() -> None:
     assert "wall_seconds" in found["/budget"]
 
 
+def test_a_tolerance_comes_on_top_of_a_bound_and_of_a_strategy_that_can_tell() -> None:
+    found = _pointers(budget={"trials": None, "tolerance": 0.01})
+    assert found.keys() == {"/budget"}
+    assert "tolerance" not in found["/budget"]
+    found = _pointers(budget={"trials": 9, "tolerance": 0.01}, strategy={"name": "tpe"})
+    assert found == {"/budget/tolerance": ("pareto",)}
+    budget = {"trials": 9, "tolerance": 0.01}
+    assert resolve(_request(budget=budget), {}).request["budget"]["tolerance"] == 0.01
+
+
+def test_without_rungs_the_least_steps_mean_nothing() -> None:
+    request = _request(fidelity={"max_steps": 9, "scheme": "full"})
+    assert resolve(request, {}).request["fidelity"]["scheme"] == "full"
+    assert request.fidelity.rungs() == (9,)
+    assert set(_pointers(fidelity={"max_steps": 9})) == {"/fidelity/min_steps"}
+    for scheme in ("halving", "hyperband"):
+        assert _request(fidelity={"scheme": scheme}).fidelity.rungs() == (30, 90, 270)
+
+
 def test_an_unknown_space_names_those_that_there_are() -> None:
     assert {"efficient-lm", "efficient-encoder"} <= set(_pointers(space="mine")["/space"])
     assert "/space" in _pointers(space="efficient-lm@999999")

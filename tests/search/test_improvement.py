@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas.search import improvement
-from nas.search.improvement import Grid
+from nas.search.improvement import Grid, Promises
 from nas.search.pareto import hypervolume
 
 
@@ -77,3 +77,53 @@ def test_more_cells_than_fit_are_grouped_and_promise_no_less(
     )
     assert (found >= wanted - 1e-12).all()
     assert np.corrcoef(found, wanted)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_larger_cells_let_expect_no_less(m: int) -> None:
+    quality, costs, reference = drawn(60, m, seed=m)
+    rng = np.random.default_rng(8)
+    rows, deviation = rng.random((200, 1 + m)) * 1.3, rng.random(200) * 0.3
+    grid = Grid.of(quality, costs, reference)
+    coarse = grid.coarse()
+    assert coarse.best.size <= improvement.COARSE_CELLS
+    assert coarse.best.size <= grid.best.size
+    exact, most = (
+        g.expected_improvement(rows[:, 0], deviation, rows[:, 1:]) for g in (grid, coarse)
+    )
+    assert (exact <= most + 1e-12).all()
+    assert np.corrcoef(exact, most)[0, 1] > 0.8
+
+
+def test_the_greatest_is_found_without_looking_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    quality, costs, reference = drawn(300, 2, seed=9)
+    rng = np.random.default_rng(3)
+    rows, deviation = rng.random((500, 3)), np.full(500, 0.02)
+    grid = Grid.of(quality, costs, reference)
+    expected = grid.expected_improvement(rows[:, 0], deviation, rows[:, 1:])
+    looked_at: list[int] = []
+    exact = Grid.expected_improvement
+
+    def counted(self: Grid, *args: np.ndarray) -> np.ndarray:
+        if self is grid:
+            looked_at.append(len(args[0]))
+        return exact(self, *args)
+
+    monkeypatch.setattr(Grid, "expected_improvement", counted)
+    promises = Promises(grid, rows[:, 0], deviation, rows[:, 1:])
+    assert promises.greatest(np.arange(500)) == (expected.max(), expected.argmax())
+    assert sum(looked_at) < 250
+    some = np.arange(100, 300)
+    assert promises.greatest(some) == (expected[some].max(), some[expected[some].argmax()])
+    looked_at.clear()
+    promises.greatest(some)
+    assert not looked_at, "what was taken once is known"
+
+
+def test_where_nothing_is_to_be_expected_nothing_is_the_greatest() -> None:
+    grid = Grid.of([0.0], [[0.0]], [1.0, 1.0])
+    promises = Promises(grid, [0.5, 0.7], [0.0, 0.0], [[0.5], [0.9]])
+    assert promises.greatest(np.arange(2)) == (0.0, -1)
+    assert promises.greatest(np.arange(0)) == (0.0, -1)
+    none = Promises(grid, [], [], np.zeros((0, 1)))
+    assert none.greatest(np.arange(0)) == (0.0, -1)

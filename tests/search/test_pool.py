@@ -57,3 +57,26 @@ def test_what_is_of_another_space_has_costs_and_no_descriptors() -> None:
     assert np.isnan(looked_at.features[before]).all()
     assert np.isfinite(looked_at.features[before + 1]).all()
     assert not len(looked_at.open(np.array([before])))
+
+
+def test_descriptors_are_standardised_by_what_was_there_then() -> None:
+    looked_at = pool()
+    foreign = load_space("efficient-lm").sample(3)
+    outside = looked_at.ask(foreign, {"parameters": 100.0}, inside=False)
+    first = looked_at.look_at(SPACE.sample(random.Random(i)) for i in range(100))
+    assert not looked_at.standardised
+    looked_at.standardise(first)
+    assert looked_at.standardised
+    points = looked_at.points[first]
+    np.testing.assert_allclose(points.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(points.std(axis=0), 1)
+    varied = looked_at.features[first].std(axis=0) > 0
+    assert 0 < points.shape[1] == varied.sum() < len(varied)
+    # what comes later has the same unit, and moves nothing
+    later = looked_at.look_at(SPACE.sample(random.Random(i)) for i in range(100, 130))
+    np.testing.assert_array_equal(looked_at.points[first], points)
+    expected = looked_at.features[later][:, varied] - looked_at.features[first][:, varied].mean(0)
+    expected /= looked_at.features[first][:, varied].std(0)
+    np.testing.assert_allclose(looked_at.points[later], expected)
+    assert looked_at.described.sum() == len(looked_at) - 1
+    assert not looked_at.described[outside]

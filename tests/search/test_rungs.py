@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nas.search.pareto import front
-from nas.search.rungs import Rungs, is_audited
+from nas.search.rungs import Rungs, hyperband_starts, is_audited
 
 STEPS = (30, 90, 270)
 Metrics = dict[str, float]
@@ -286,3 +286,51 @@ def test_one_rung_promotes_nothing() -> None:
 def test_ladders_that_cannot_be_climbed_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"ascending|reduction"):
         rungs(**wrong)
+
+
+def test_hyperband_gives_each_rung_its_share_of_the_first_trainings() -> None:
+    assert hyperband_starts(3, 3) == pytest.approx((6 / 11, 3 / 11, 2 / 11))
+    assert hyperband_starts(1, 3) == (1.0,)
+    made = rungs(starts=hyperband_starts(3, 3), seed=1)
+    first = [made.first(f"architecture {i}") for i in range(4000)]
+    shares = [first.count(rung) / 4000 for rung in range(3)]
+    assert shares == pytest.approx(hyperband_starts(3, 3), abs=0.03)
+    again, other = (rungs(starts=hyperband_starts(3, 3), seed=seed) for seed in (1, 2))
+    assert first == [again.first(f"architecture {i}") for i in range(4000)]
+    assert first != [other.first(f"architecture {i}") for i in range(4000)]
+    assert {rungs().first(f"architecture {i}") for i in range(100)} == {0}
+
+
+def test_trials_that_begin_higher_compete_with_those_that_were_promoted() -> None:
+    made = rungs()
+    for trial, loss in enumerate((1.0, 2.0, 3.0)):
+        finish(made, trial, 0, loss=loss, size=loss)
+    promoted = made.next_promotion()
+    assert promoted == (0, 1)
+    finish(made, 0, 1, loss=1.0, size=1.0)
+    for trial, loss in ((3, 0.5), (4, 4.0)):  # they begin with the second rung
+        finish(made, trial, 1, loss=loss, size=loss)
+    assert made.next_promotion() == (3, 2)
+
+
+@pytest.mark.parametrize("trials", [1, 5, 12, 40])
+def test_wherever_trials_begin_nothing_is_left_undecided(trials: int) -> None:
+    made = rungs(starts=hyperband_starts(3, 3))
+    done = []
+    running = []
+    for trial in range(trials):
+        running.append((trial, made.first(str(trial))))
+        made.start(*running[-1])
+    while running:
+        trial, rung = running.pop(0)
+        made.record(trial, rung, result(trial, rung))
+        done.append((trial, rung))
+        for lost in made.hopeless():
+            made.stop(lost)
+        while segment := made.drain():
+            made.start(*segment)
+            running.append(segment)
+    assert len(done) == len(set(done))
+    assert {trial for trial, _ in done} == set(range(trials))
+    assert any(rung == made.top for _, rung in done)
+    assert made.drain() is None

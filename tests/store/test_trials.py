@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from nas.catalogue.metrics import METRICS
 from nas.errors import Conflict, LeaseLost, NotFound
 from nas.states import JobState, TrialState
-from nas.store import events, jobs, leases, trials
+from nas.store import events, jobs, leases, reuse, trials
 from nas.store.records import TrialRecord
 from nas.store.tables import Metrics, RungRow
 from search_spaces import Architecture
@@ -284,9 +284,9 @@ def test_results_are_reused_for_the_same_key_and_architecture_only(lab: Any) -> 
     lab.train(first, done, {"loss": 1.0})
     lab.train(first, half, {"loss": 2.0}, rung=0)
     with lab.store.read() as session:
-        found = trials.reusable(session, done.fingerprint, "result")
-        assert trials.reusable(session, half.fingerprint, "result") is None
-        assert trials.reusable(session, done.fingerprint, "other") is None
+        found = reuse.reusable(session, done.fingerprint, "result")
+        assert reuse.reusable(session, half.fingerprint, "result") is None
+        assert reuse.reusable(session, done.fingerprint, "other") is None
     assert found is not None
     assert found.id == done.id
     assert [point.rung for point in found.curve] == [2]
@@ -304,7 +304,7 @@ def test_results_are_reused_for_the_same_key_and_architecture_only(lab: Any) -> 
     assert (reused.fidelity, reused.steps, reused.rung) == (1.0, 270, 2)
     assert reused.metrics == {"loss": 1.0}
     with lab.store.read() as session:
-        again = trials.reusable(session, done.fingerprint, "result")
+        again = reuse.reusable(session, done.fingerprint, "result")
     assert again is not None
     assert again.id == done.id  # the one that was trained
 
@@ -316,14 +316,14 @@ def test_a_result_without_a_metric_that_is_wanted_is_not_known(lab: Any) -> None
     trial = lab.insert(plain)
     lab.train(plain, trial, {"loss": 1.0})
     with lab.store.read() as session:
-        assert trials.reusable(session, trial.fingerprint, "result", wanted) is None
-        assert trials.reusable(session, trial.fingerprint, "result", ("loss",)) is not None
+        assert reuse.reusable(session, trial.fingerprint, "result", wanted) is None
+        assert reuse.reusable(session, trial.fingerprint, "result", ("loss",)) is not None
     telling = lab.running()
     _begin(lab, telling)
     again = lab.insert(telling)
     lab.train(telling, again, {"loss": 1.0, "effective_context": 8.0})
     with lab.store.read() as session:
-        found = trials.reusable(session, trial.fingerprint, "result", wanted)
+        found = reuse.reusable(session, trial.fingerprint, "result", wanted)
     assert found is not None
     assert found.id == again.id
 

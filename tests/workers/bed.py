@@ -11,7 +11,6 @@ from nas.billing import Rates
 from nas.jobs import Jobs
 from nas.schemas import JobRequest
 from nas.search import create_strategy
-from nas.search.rungs import Rungs
 from nas.settings import Settings
 from nas.store import Store, leases
 from nas.store import jobs as job_rows
@@ -19,6 +18,7 @@ from nas.store import trials as trial_rows
 from nas.store.migrate import upgrade
 from nas.store.records import JobRecord, TrialRecord
 from search_spaces import Architecture, load_space
+from workers.ladder import rungs_of
 from workers.search import Plan, Search
 from workers.segments import Assignment, Outcome
 from workers.tuning import Finished
@@ -65,21 +65,19 @@ class Bed:
 
     def search(self, job: JobRecord) -> Search:
         request = JobRequest.model_validate(job.request)
-        objectives = list(request.objectives)
         strategy = create_strategy(
             request.strategy.name,
             space=load_space("tiny"),
-            objectives=objectives,
+            objectives=list(request.objectives),
             seed=request.seed,
             known_costs=costs,
             **request.strategy.model_dump(exclude={"name"}),
         )
-        rungs: Rungs[int] = Rungs(request.fidelity.rungs(), 3, objectives, audit=0.0)
         plan = Plan(
             job=job,
             request=request,
             strategy=strategy,
-            rungs=rungs,
+            rungs=rungs_of(request),
             costs=costs,
             checkpoints=self.settings.checkpoints / job.id,
             elapsed=lambda: self.elapsed,

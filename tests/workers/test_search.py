@@ -258,3 +258,42 @@ def test_a_job_whose_trials_all_fail_is_told_so_early(bed: Bed) -> None:
         fail_one()
     with pytest.raises(TrialFailed, match="the first 10 trials all failed; most often: no luck"):
         fail_one()
+
+
+def test_hyperband_begins_some_trials_higher_and_charges_what_they_train(bed: Bed) -> None:
+    fidelity = {"max_steps": 27, "min_steps": 3, "reduction_factor": 3, "audit": 0}
+    job_id = bed.submit(fidelity={**fidelity, "scheme": "hyperband"}, budget={"trials": 40})
+    search = bed.search(bed.claim())
+    list(drive(search))
+    curves = [[p.rung for p in t.curve] for t in bed.trials(job_id)]
+    first = [curve[0] for curve in curves]
+    assert {first.count(rung) > 2 for rung in range(3)} == {True}
+    assert first.count(0) > first.count(1)
+    for curve in curves:
+        assert curve == list(range(curve[0], curve[-1] + 1))
+    trained = sum((3, 9, 27)[curve[-1]] for curve in curves)
+    assert Jobs(bed.store, bed.settings).get(job_id).progress.spent == trained / 27
+
+
+@pytest.mark.parametrize("lives", [2, 4])
+def test_where_trials_begin_is_known_after_a_crash(bed: Bed, lives: int) -> None:
+    fidelity = {"max_steps": 27, "min_steps": 3, "reduction_factor": 3, "audit": 0}
+    job_id = bed.submit(fidelity={**fidelity, "scheme": "hyperband"}, budget={"trials": 20})
+    segments: list[tuple[str, int]] = []
+    for life in range(lives):
+        job = bed.claim()
+        ended = drive(bed.search(job), stop_after=None if life == lives - 1 else 4)
+        segments += [(a.trial, a.rung) for a in ended]
+        with bed.store.write() as session:
+            leases.renew_job(session, job.id, job.token, -1)
+    assert len(segments) == len(set(segments))
+    assert sorted(segments) == sorted((t.id, p.rung) for t in bed.trials(job_id) for p in t.curve)
+    assert {p.rung for t in bed.trials(job_id) for p in t.curve[:1]} == {0, 1, 2}
+
+
+def test_without_rungs_each_trial_is_trained_in_full(bed: Bed) -> None:
+    fidelity = {"max_steps": 27, "reduction_factor": 3, "audit": 0, "scheme": "full"}
+    job_id = bed.submit(fidelity=fidelity, budget={"trials": 6})
+    segments = list(drive(bed.search(bed.claim())))
+    assert [a.to_steps for a in segments] == [27] * 6
+    assert {t.state for t in bed.trials(job_id)} == {TrialState.COMPLETED}

@@ -191,3 +191,19 @@ def test_a_segment_tells_of_the_energy_that_counters_have_measured(
         assert outcome.joules is not None
         assert 0 < outcome.joules <= 3.0
         assert outcome.metered_kwh == pytest.approx(outcome.joules / 3.6e6)
+
+
+def test_a_child_starts_from_its_parents_weights(
+    bench: Bench, assignment: Assignment, task: Task, tmp_path: Path
+) -> None:
+    grown = train(bench, replace(assignment, to_steps=9), task)
+    parent = {
+        "trial": assignment.trial,
+        "architecture": assignment.architecture,
+        "checkpoint": assignment.checkpoint,
+    }
+    one = replace(assignment, trial="child", to_steps=1, checkpoint=str(tmp_path / "child.pt"))
+    child = train(bench, replace(one, parent=parent), task).metrics["loss"]
+    fresh = train(bench, replace(one, checkpoint=str(tmp_path / "fresh.pt")), task).metrics["loss"]
+    ended = grown.metrics["loss"]
+    assert abs(child - ended) < abs(child - fresh)

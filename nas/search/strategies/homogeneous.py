@@ -21,6 +21,7 @@ class Homogeneous(Strategy):
     """
 
     exhaustive = True
+    learns = False
     _grid: list[Architecture] | None = None
     _behind = 0
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from nas.search.improvement import Grid
+from nas.search.beliefs import Beliefs, Results, extrapolated
 from nas.search.objectives import Metrics
-from nas.search.pareto import Floats, Indices, front
+from nas.search.pareto import Floats, Indices
 from nas.search.pool import Pool
 from nas.search.space import Architecture
+from nas.search.standings import Standings
 from nas.search.strategy import Candidate, Proposal, Strategy
-from nas.search.surrogate import GaussianProcess, Hyperparameters, likeliest
+from nas.search.surrogate import Hyperparameters
+from nas.search.tuning import MOST_TUNED, Tuning
 
 LEVELS: tuple[int | None, ...] = (1, 2, 4, None)
 """Segments of the architectures that are looked at, coarse to fine."""
@@ -24,17 +27,12 @@ LOOKED_AT = 1024
 """Architectures that one ask compares at most."""
 MUTANTS = 6
 """Of each member of the front, at each level."""
-MOST_FITTED = 128
-"""Results that the model of quality is fitted to at most."""
-MOST_TUNED = 48
-"""Results that its hyperparameters are chosen by at most: the first, a power of two while fewer.
-
-So they are chosen rarely, and do not depend on what was asked or told when.
-"""
+NEIGHBOURS = 256
+"""Mutants at a level, all in all: each member of a large front has fewer."""
 FEWEST_FITTED = 4
 """Results before which there is no model."""
-MARGIN = 0.1
-"""By which share of the range the reference point is worse than the worst."""
+PATIENCE = 3
+"""A search has settled when it would have without its latest results, fewer than so many, too."""
 
 Level: TypeAlias = int | None
 
@@ -49,6 +47,9 @@ class ParetoSearch(Strategy):
     promising level does, for there the model errs least. A share of ``exploration`` is drawn at
     random over strata of the cost. Further objectives that are not known before training stand at
     their predicted means.
+
+    Architectures are looked at in an order that candidates, results and seed decide, never in the
+    one in which they came to the pool, for a rebuilt strategy does not share that.
     Source: Emmerich et al. 2006, doi:10.1109/TEVC.2005.859463 (the improvement); the closed form
     for exact costs, and coarse to fine, are this project's own.
     """
@@ -63,10 +64,36 @@ class ParetoSearch(Strategy):
         self._pool = Pool(self._space, self._objectives, self._known_costs)
         self._places: list[int] = []
         self._drawn: dict[Level, Indices] = {}
-        self._mutants: dict[tuple[int, Level], Indices] = {}
+        self._mutants: dict[tuple[int, Level], tuple[Iterator[Architecture], list[int]]] = {}
+        self._around: tuple[tuple[int, ...], list[Indices]] | None = None
         self._start: Indices | None = None
-        self._tuned: dict[int, tuple[tuple[bytes, bytes], Hyperparameters]] = {}
-        self._scaling: tuple[Floats, Floats] | None = None
+        self._tuning = Tuning()
+        self._beliefs: Beliefs | None = None
+
+    def tell(self, candidate: Candidate, metrics: Metrics, fidelity: float = 1.0) -> None:
+        """Take in a result: what was believed before holds no more."""
+        super().tell(candidate, metrics, fidelity)
+        self._beliefs = None
+
+    def fail(self, candidate: Candidate, reason: str) -> None:
+        """Give up a candidate, and what was believed because of it."""
+        super().fail(candidate, reason)
+        self._beliefs = None
+
+    def is_settled(self, tolerance: float) -> bool:
+        """Whether no level is expected to add this share to the hypervolume that there is."""
+        rng = random.Random(f"{self._seed}:{len(self._candidates)}:settled")
+        if len(self._candidates) < self._startup_trials:
+            return False
+        for without in range(PATIENCE):
+            beliefs = self._believed(without)
+            if beliefs is None:
+                return False
+            looked_at = self._some(self._levels(beliefs), rng)
+            promises = beliefs.promises(looked_at, self._under_way(beliefs))
+            if promises.greatest(np.arange(len(looked_at)))[0] >= tolerance * beliefs.hypervolume:
+                return False
+        return True
 
     def _register(
         self, architecture: Architecture, fingerprint: str, origin: str, costs: Metrics
@@ -77,10 +104,10 @@ class ParetoSearch(Strategy):
         return candidate
 
     def _proposals(self, rng: random.Random) -> Iterator[Proposal]:
-        number = len(self._candidates)
-        if number < self._startup_trials:
-            yield from ((self._pool[place], "start") for place in self._first()[number:])
-        beliefs = self._beliefs()
+        if len(self._candidates) < self._startup_trials:
+            # one that starts from what is known still needs the cheapest and the dearest
+            yield from ((self._pool[p], "start") for p in self._pool.open(self._first()))
+        beliefs = self._believed()
         if beliefs is not None and rng.random() >= self._exploration:
             yield from ((self._pool[p], "improvement") for p in self._promising(beliefs, rng))
         yield from self._explored(rng)
@@ -116,41 +143,67 @@ class ParetoSearch(Strategy):
             return places
         return places[np.argsort(costs[:, known[0]], kind="stable")]
 
+    # --- what is promising ------------------------------------------------------------------
+
+    def _promising(self, beliefs: Beliefs, rng: random.Random) -> Iterator[int]:
+        """The place that promises most, of the coarsest level that promises enough, if any."""
+        levels = self._levels(beliefs)
+        looked_at = self._some(levels, rng)
+        promises = beliefs.promises(looked_at, self._under_way(beliefs))
+        most, _ = promises.greatest(np.arange(len(looked_at)))
+        for level in levels:
+            promised, whose = promises.greatest(_found_in(looked_at, level, len(self._pool)))
+            if promised and promised >= SHARE * most:
+                yield int(looked_at[whose])
+                return
+
+    def _levels(self, beliefs: Beliefs) -> list[Indices]:
+        """What is open of each level and of the neighbours of the front, each once in a level."""
+        if self._around is None or self._around[0] != beliefs.members:
+            each = max(1, min(MUTANTS, NEIGHBOURS // max(1, len(beliefs.members))))
+            around = []
+            for level in LEVELS:
+                near = [m for p in beliefs.members for m in self._mutants_of(p, level, each)]
+                drawn = self._level(level)
+                around.append(_once(np.concatenate((drawn, np.array(near, dtype=np.intp)))))
+            self._around = beliefs.members, around
+        return [self._pool.open(places) for places in self._around[1]]
+
+    def _some(self, levels: list[Indices], rng: random.Random) -> Indices:
+        """At random from all levels, as many as are compared."""
+        everything = _once(np.concatenate(levels))
+        if len(everything) <= LOOKED_AT:
+            return everything
+        order = np.random.default_rng(rng.getrandbits(64)).permutation(len(everything))
+        return everything[order[:LOOKED_AT]]
+
+    def _under_way(self, beliefs: Beliefs) -> Indices:
+        """Where those are that have no result among these, and may still have one."""
+        waiting = np.ones(len(self._places), dtype=bool)
+        waiting[beliefs.results.numbers] = False
+        waiting[list(self._failed)] = False
+        places = np.array(self._places, dtype=np.intp)[waiting]
+        return places[self._pool.described[places]]
+
     # --- what is believed -------------------------------------------------------------------
 
-    def _promising(self, beliefs: _Beliefs, rng: random.Random) -> list[int]:
-        """Of the coarsest level that promises enough, the places that promise most, best first."""
-        levels = [self._pool.open(self._around(beliefs, level)) for level in LEVELS]
-        everything = np.unique(np.concatenate(levels))
-        if not len(everything):
-            return []
-        if len(everything) > LOOKED_AT:
-            everything = np.array(rng.sample(everything.tolist(), LOOKED_AT), dtype=np.intp)
-        promised = np.zeros(len(self._pool))
-        promised[everything] = beliefs.improvements(self._pool, everything)
-        enough = SHARE * promised.max()
-        chosen = next(p for p in levels if promised[p].max(initial=0.0) >= enough)
-        order = chosen[np.argsort(-promised[chosen], kind="stable")]
-        return [int(place) for place in order if promised[place] > 0]
-
-    def _around(self, beliefs: _Beliefs, level: Level) -> Indices:
-        """The architectures of a level and the neighbours of the front, each once."""
-        near = [self._mutants_of(place, level) for place in beliefs.members]
-        return np.unique(np.concatenate((self._level(level), *near)))
-
-    def _beliefs(self) -> _Beliefs | None:
-        rows, feasible = self._finals()
-        told = np.flatnonzero(np.isfinite(rows).all(axis=1))
-        if len(told) < FEWEST_FITTED:
+    def _believed(self, without: int = 0) -> Beliefs | None:
+        """What the results let expect, those of the latest candidates left out if wished."""
+        if not without and self._beliefs is not None:
+            return self._beliefs
+        results = self._told_so_far()
+        results = results[: len(results) - without]
+        if self._pool.described[results.places].sum() < FEWEST_FITTED:
             return None
-        places = np.array(self._places, dtype=np.intp)
-        waiting = np.asarray(np.isnan(rows).any(axis=1))
-        waiting[list(self._failed)] = False
-        under_way = places[waiting & np.isfinite(self._pool.features[places]).all(axis=1)]
-        return _Beliefs(self, self._pool, places[told], rows[told], feasible[told], under_way)
+        if not self._pool.standardised:
+            self._pool.standardise(np.concatenate([self._level(level) for level in LEVELS]))
+        beliefs = Beliefs(self._pool, results, self._hyperparameters)
+        if not without:
+            self._beliefs = beliefs
+        return beliefs
 
-    def _finals(self) -> tuple[Floats, Any]:
-        """By candidate: objectives (n, m) at full training, measured or expected; feasible (n,)."""
+    def _told_so_far(self) -> Results:
+        """Results of all candidates that have a complete one, at the highest fidelity of each."""
         count = len(self._candidates)
         rows = np.full((count, len(self._objectives.names)), np.nan)
         feasible = np.zeros(count, dtype=bool)
@@ -161,27 +214,29 @@ class ParetoSearch(Strategy):
             if not len(keys):
                 continue
             further = known[keys]
-            expected = _extrapolated(told.rows, told.rows[further], rows[keys[further]])
+            expected = extrapolated(told.rows, told.rows[further], rows[keys[further]])
             rows[keys[~further]] = expected[~further]
             feasible[keys[~further]] = told.violations[~further] == 0
             known[keys] = True
-        return rows, feasible
+        complete = np.isfinite(rows).all(axis=1)
+        places = np.array(self._places, dtype=np.intp)
+        everything = Results(np.arange(count), places, rows, feasible)
+        return everything[complete]
 
-    def tuned(self, column: int, points: Floats, values: Floats) -> Hyperparameters:
-        """The likeliest hyperparameters for an objective, kept while these results stand."""
-        key = points.tobytes(), values.tobytes()
-        known = self._tuned.get(column)
-        if known is None or known[0] != key:
-            self._tuned[column] = known = key, likeliest(points, values)
-        return known[1]
+    def _hyperparameters(self, objective: int) -> Hyperparameters:
+        """Chosen by the first results at the fidelity that has most, which hardly ever change."""
+        places, rows = max(
+            (self._usable(told) for _, told in sorted(self._results.items(), reverse=True)),
+            key=lambda usable: len(usable[0]),
+        )
+        first, values = places[:MOST_TUNED], rows[:MOST_TUNED, objective]
+        return self._tuning.hyperparameters(self._pool.points[first], values)
 
-    def scaling(self) -> tuple[Floats, Floats]:
-        """Mean and deviation of each descriptor over what was drawn, which no result moves."""
-        if self._scaling is None:
-            drawn = np.concatenate([self._level(level) for level in LEVELS])
-            features = self._pool.features[drawn]
-            self._scaling = features.mean(axis=0), features.std(axis=0)
-        return self._scaling
+    def _usable(self, told: Standings[int]) -> tuple[Indices, Floats]:
+        """Places and rows of the results that can be learned from, in the candidates' order."""
+        places = np.array(self._places, dtype=np.intp)[told.keys]
+        usable = np.flatnonzero(np.isfinite(told.rows).all(axis=1) & self._pool.described[places])
+        return places[usable], told.rows[usable]
 
     # --- the pool ---------------------------------------------------------------------------
 
@@ -193,13 +248,16 @@ class ParetoSearch(Strategy):
             self._drawn[level] = self._pool.look_at(drawn)
         return self._drawn[level]
 
-    def _mutants_of(self, place: int, level: Level) -> Indices:
+    def _mutants_of(self, place: int, level: Level, count: int) -> list[int]:
         key = place, level
         if key not in self._mutants:
             architecture = self._pool[place]
             rng = random.Random(f"{self._seed}:{self._space.fingerprint(architecture)}:{level}")
-            self._mutants[key] = self._pool.look_at(self._varied(architecture, level, rng))
-        return self._mutants[key]
+            self._mutants[key] = self._varied(architecture, level, rng), []
+        varied, found = self._mutants[key]
+        for architecture in itertools.islice(varied, max(0, count - len(found))):
+            found.extend(self._pool.look_at((architecture,)).tolist())
+        return found[:count]
 
     def _varied(
         self, architecture: Architecture, level: Level, rng: random.Random
@@ -211,103 +269,14 @@ class ParetoSearch(Strategy):
             yield self._space.mutate(varied, rng, level) if i % 3 == 2 else varied
 
 
-class _Beliefs:
-    """What the results so far let expect of others.
-
-    Letters: n results, m objectives.
-    """
-
-    def __init__(
-        self,
-        strategy: ParetoSearch,
-        pool: Pool,
-        places: Indices,
-        rows: Floats,
-        feasible: Any,
-        under_way: Indices,
-    ) -> None:
-        """Results (n, m) of those at places (n,); others are under way."""
-        self._centre, self._scale = strategy.scaling()
-        described = np.flatnonzero(np.isfinite(pool.features[places]).all(axis=1))
-        exact = np.isfinite(pool.rows[places[described]]).all(axis=0)
-        self._unknown = np.flatnonzero(~exact)
-        self._quality = int(self._unknown[0]) if len(self._unknown) else 0
-        chosen = described[_most_telling(rows[described])]
-        first = described[: 1 << (len(described).bit_length() - 1)][:MOST_TUNED]
-        points, firsts = (self._standardised(pool, places[part]) for part in (chosen, first))
-        self._models = {}
-        for column in self._unknown.tolist():
-            tuned = strategy.tuned(column, firsts, _tamed(rows[first, column]))
-            told = _tamed(rows[chosen, column])
-            self._models[column] = GaussianProcess(points, told, tuned)
-        known = np.vstack((rows[feasible], self._expected(pool, under_way)[0]))
-        low, high = rows.min(axis=0), rows.max(axis=0)
-        self._low, self._range = low, np.where(high > low, high - low, 1.0)
-        self.members = places[feasible][front(rows[feasible])].tolist()
-        m = rows.shape[1]
-        self._costs = [i for i in range(m) if i != self._quality]
-        unit = (known - self._low) / self._range
-        self._grid = Grid.of(unit[:, self._quality], self._prices(unit), [1 + MARGIN] * max(2, m))
-
-    def improvements(self, pool: Pool, places: Indices) -> Floats:
-        """Expected gain of each, as a share of the volume below the reference point."""
-        rows, deviation = self._expected(pool, places)
-        unit = (rows - self._low) / self._range
-        gain = self._grid.expected_improvement(
-            unit[:, self._quality], deviation / self._range[self._quality], self._prices(unit)
-        )
-        volume = (1 + MARGIN) ** max(2, rows.shape[1])
-        return np.asarray(gain / volume)
-
-    def _prices(self, unit: Floats) -> Floats:
-        """Costs (n, m); a search for quality alone has one that never varies."""
-        return unit[:, self._costs] if self._costs else np.zeros((len(unit), 1))
-
-    def _expected(self, pool: Pool, places: Indices) -> tuple[Floats, Floats]:
-        """Objectives (P, m), means where not known, and the quality's deviation (P,)."""
-        rows: Floats = pool.rows[places].copy()
-        deviation = np.zeros(len(rows))
-        points = self._standardised(pool, places)
-        for column, model in self._models.items():
-            mean, spread = model.predict(points)
-            rows[:, column] = mean
-            if column == self._quality:
-                deviation = spread
-        return rows, deviation
-
-    def _standardised(self, pool: Pool, places: Indices) -> Floats:
-        varied = self._scale > 0
-        features = pool.features[places][:, varied]
-        return np.asarray((features - self._centre[varied]) / self._scale[varied])
+def _once(places: Indices) -> Indices:
+    """Each in the place where it comes first."""
+    return places[np.sort(np.unique(places, return_index=True)[1])]
 
 
-def _tamed(values: Floats) -> Floats:
-    """Values of which none is as far above the median as the best is below it.
-
-    How bad a bad result is says nothing of the front, and would set the scale of the model.
-    """
-    middle = float(np.median(values))
-    return np.asarray(np.minimum(values, 2 * middle - values.min()))
-
-
-def _most_telling(rows: Floats) -> Indices:
-    """Results to fit: all, or where there are too many the front and the latest."""
-    if len(rows) <= MOST_FITTED:
-        return np.arange(len(rows))
-    best = front(rows)[: MOST_FITTED // 2]
-    latest = np.setdiff1d(np.arange(len(rows)), best)[len(best) - MOST_FITTED :]
-    return np.sort(np.concatenate((best, latest)))
-
-
-def _extrapolated(rows: Floats, at_rung: Floats, at_end: Floats) -> Floats:
-    """What results (n, m) at a rung let expect at the end, given pairs of (rung, end)."""
-    known = np.isfinite(at_rung).all(axis=1) & np.isfinite(at_end).all(axis=1)
-    if not known.any():
-        return rows
-    at_rung, at_end = at_rung[known], at_end[known]
-    centre, target = at_rung.mean(axis=0), at_end.mean(axis=0)
-    x, y = at_rung - centre, at_end - target
-    # a slope of 1, until enough pairs speak for another
-    prior = 3 * (at_rung.var(axis=0) + 1e-12)
-    slope = ((x * y).sum(axis=0) + prior) / ((x * x).sum(axis=0) + prior)
-    return np.asarray(target + slope * (rows - centre))
+def _found_in(places: Indices, level: Indices, size: int) -> Indices:
+    """Which of the places, all below a size, are of a level, in its order."""
+    where = np.full(size, -1)
+    where[places] = np.arange(len(places))
+    found = where[level]
+    return found[found >= 0]

@@ -14,6 +14,8 @@ class RandomSearch(Strategy):
     Source: Bergstra & Bengio 2012, JMLR 13:281.
     """
 
+    learns = False
+
     def _proposals(self, rng: random.Random) -> Iterator[Proposal]:
         while True:
             yield self._space.sample(rng), "random"

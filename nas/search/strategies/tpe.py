@@ -37,7 +37,7 @@ class Tpe(StudySearch):
         self._held = _Held(len(self._objectives.names), self._distributions)
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        return _Sampler(self._distributions, seed)
 
     def _study_of(self, standings: Standings[int]) -> optuna.Study:
         values = {
@@ -49,6 +49,24 @@ class Tpe(StudySearch):
         return self._held.follow(
             [(self._choices_of(c), values.get(c.number)) for c in self._inside]
         )
+
+
+class _Sampler(optuna.samplers.TPESampler):
+    """One that need not go through all trials to find what they have in common: all of it."""
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution], seed: int) -> None:
+        super().__init__(seed=seed, multivariate=True, constant_liar=True)
+        self._common = {
+            name: distributions[name]
+            for name in sorted(distributions)
+            if not distributions[name].single()
+        }
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Every decision of the space."""
+        return self._common
 
 
 class _Held:

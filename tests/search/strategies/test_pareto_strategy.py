@@ -1,13 +1,14 @@
-"""Coarse to fine, and with fewer trials than chance needs."""
+"""Coarse to fine, with fewer trials than chance needs, to an end when nothing is to be gained."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from nas.search import create_strategy
+from nas.search import Strategy, create_strategy, tuning
 from nas.search.pareto import hypervolume
 from nas.search.strategies import pareto
+from nas.search.surrogate import Hyperparameters
 from search_spaces import Architecture, load_space
 
 SPACE = load_space("efficient-lm")
@@ -67,23 +68,116 @@ def test_a_level_that_promises_little_is_left(monkeypatch: pytest.MonkeyPatch) -
     assert sum(arch.homogeneous for arch in tried) > 24, "but for exploration"
 
 
-def test_what_a_rung_lets_expect_follows_those_who_went_on() -> None:
-    rung = np.array([[4.0, 1.0], [3.0, 2.0], [3.5, 3.0], [np.nan, 4.0]])
-    end = np.array([[3.0, 1.0], [2.0, 2.0], [np.nan, 3.0]])
-    expected = pareto._extrapolated(rung, rung[:3], end)
-    np.testing.assert_allclose(expected[:3], [[3.0, 1.0], [2.0, 2.0], [2.5, 3.0]])
-    assert np.isnan(expected[3, 0])
-    np.testing.assert_array_equal(pareto._extrapolated(rung, rung[:0], end[:0]), rung)
+def known_space(seed: int = 0, **options: object) -> Strategy:
+    """A search of a space whose losses are told at once."""
+    return create_strategy(
+        "pareto",
+        space=SPACE,
+        objectives=["loss", "parameters"],
+        seed=seed,
+        known_costs=lambda arch: {"parameters": parameters(arch)},
+        **options,
+    )
 
 
-def test_how_bad_a_bad_result_is_does_not_matter() -> None:
-    values = np.array([1.0, 2.0, 3.0, 4.0, 1e9])
-    np.testing.assert_array_equal(pareto._tamed(values), [1, 2, 3, 4, 5])
+def go_on(strategy: Strategy, trials: int) -> None:
+    for _ in range(trials):
+        candidate = strategy.ask()
+        strategy.tell(candidate, {"loss": loss(candidate.architecture)})
 
 
-def test_of_many_results_the_front_and_the_latest_are_fitted() -> None:
-    rows = np.column_stack((np.arange(1000.0), np.zeros(1000)))
-    chosen = pareto._most_telling(rows)
-    assert len(chosen) == pareto.MOST_FITTED
-    assert chosen[0] == 0
-    assert chosen[1] == 1000 - pareto.MOST_FITTED + 1
+def test_a_rebuilt_search_goes_on_alike_however_its_pool_has_come_about() -> None:
+    original = known_space()
+    go_on(original, 40)
+    rows = original.candidates
+    go_on(original, 25)
+    rebuilt = known_space()
+    for row in rows:
+        rebuilt.tell(rebuilt.adopt(row.architecture, row.origin), {"loss": loss(row.architecture)})
+    go_on(rebuilt, 25)
+    assert rebuilt.candidates == original.candidates
+
+
+def test_it_settles_when_little_is_left_to_gain_and_sooner_where_less_is_asked() -> None:
+    strategy = known_space()
+    settled: dict[float, int] = {}
+    for trial in range(40):
+        for tolerance in (0.1, 0.03):
+            if tolerance not in settled and strategy.is_settled(tolerance):
+                settled[tolerance] = trial
+        go_on(strategy, 1)
+    assert 6 < settled[0.1] < settled[0.03]
+    assert not strategy.is_settled(1e-9)
+
+
+def test_whether_it_has_settled_is_seen_from_the_results_alone() -> None:
+    strategy = known_space()
+    answers = []
+    for _ in range(4):
+        go_on(strategy, 7)
+        answers.append(strategy.is_settled(0.05))
+        rebuilt = known_space()
+        for row in strategy.candidates:
+            told = {"loss": loss(row.architecture)}
+            rebuilt.tell(rebuilt.adopt(row.architecture, row.origin), told)
+        assert rebuilt.is_settled(0.05) is answers[-1]
+    assert set(answers) == {False, True}
+
+
+def test_asking_whether_it_has_settled_changes_nothing() -> None:
+    asked, left_alone = known_space(), known_space()
+    for _ in range(25):
+        asked.is_settled(0.01)
+        go_on(asked, 1)
+        go_on(left_alone, 1)
+    assert asked.candidates == left_alone.candidates
+
+
+def test_it_has_settled_only_where_it_would_have_without_the_latest_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strategy = known_space()
+    first: dict[int, int] = {}
+    for trial in range(40):
+        for patience in (1, 3):
+            monkeypatch.setattr(pareto, "PATIENCE", patience)
+            if strategy.is_settled(0.02):
+                first.setdefault(patience, trial)
+        if len(first) == 2:
+            break
+        go_on(strategy, 1)
+    assert first[1] < first[3]
+
+
+def test_a_hard_fit_is_not_made_anew_for_each_result_at_a_rung(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits: list[int] = []
+
+    def counted(points: np.ndarray, values: np.ndarray) -> Hyperparameters:
+        fits.append(len(values))
+        return Hyperparameters(np.ones(points.shape[1]))
+
+    monkeypatch.setattr(tuning, "likeliest", counted)
+    strategy = known_space()
+    for _ in range(70):
+        candidate = strategy.ask()
+        final = loss(candidate.architecture)
+        strategy.tell(candidate, {"loss": final + 1}, fidelity=1 / 9)
+        if candidate.number % 3 == 0:
+            strategy.tell(candidate, {"loss": final}, fidelity=1.0)
+    assert len(fits) <= 7
+
+
+def test_of_a_large_front_each_member_has_fewer_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+    for neighbours in (1000, 8):
+        monkeypatch.setattr(pareto, "NEIGHBOURS", neighbours)
+        strategy = known_space(pool_size=16)
+        go_on(strategy, 20)
+        beliefs = strategy._believed()
+        assert len(beliefs.members) > 4
+        sizes.append(sum(map(len, strategy._levels(beliefs))))
+    assert sizes[1] < 4 * (16 + max(8, 20)) < sizes[0]

@@ -92,3 +92,18 @@ def test_optuna_keeps_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(5):
         strategy.tell(strategy.ask(), {"loss": 1.0})
     assert capfd.readouterr().err == ""
+
+
+def test_what_all_trials_have_in_common_is_what_optuna_finds() -> None:
+    strategy = create_strategy("tpe", space=SPACE, objectives=["loss"], startup_trials=2)
+    for _ in range(4):
+        strategy.tell(strategy.ask(), {"loss": 1.0})
+    assert isinstance(strategy, Tpe)
+    told = strategy._told()
+    assert told is not None
+    study = strategy._study_of(told[1])
+    trial = study.get_trials()[-1]
+    ours = strategy._sampler(0).infer_relative_search_space(study, trial)
+    theirs = optuna.samplers.TPESampler(multivariate=True, constant_liar=True)
+    found = theirs.infer_relative_search_space(study, trial)
+    assert list(ours.items()) == list(found.items())
