@@ -58,7 +58,7 @@ def test_costs_equal_the_model(name: str, head: str) -> None:
 def test_training_flops_equal_those_of_random_mixtures_of_mechanisms(name: str) -> None:
     space = load_space(name)
     rng = random.Random(0)
-    for i in range(100):
+    for i in range(40):
         arch = space.sample(rng)
         net, cost = pair(arch, space.causal, "pooled" if i % 2 else "token")
         assert cost.parameters == count_parameters(net)
@@ -186,7 +186,8 @@ def test_training_memory_of_random_mixtures_of_mechanisms(
     rng = random.Random(3)
     batch, length = 4, 256
     shape = {"vocab_size": V, "num_outputs": OUTPUTS, "causal": space.causal, "head": "token"}
-    for _ in range(6):
+    # half precision is slow on a CPU
+    for _ in range(6 if precision == "fp32" else 3):
         drawn = space.sample(rng).model_dump(mode="json")
         drawn |= {"residual": {"type": "pre_norm"}, "checkpointing": False}
         drawn |= {"halting": {"type": "none"}}
