@@ -184,6 +184,14 @@ class Laboratory:
         assert record.id == job_id
         return record
 
+    def begin(self, job: JobRecord, **changes: Any) -> None:
+        """Say what is searched: the same data and recipe for all jobs, unless changed."""
+        keys = {"task_key": "task", "result_key": "result", "data_hash": "data"}
+        with self.writing() as session:
+            jobs.begin(
+                session, job.id, job.token, **{**keys, "trivial_loss": 4.0, "scales": {}, **changes}
+            )
+
     def insert(self, job: JobRecord, index: int = 0, **arguments: Any) -> TrialRecord:
         """A waiting trial, or as the arguments say."""
         arguments = {"origin": "random", "seed": index, "costs": {}, **arguments}
@@ -269,17 +277,8 @@ def searched(service: Jobs, lab: Laboratory) -> JobRecord:
     request = {"task": {"name": "text_lm"}, "objectives": ["loss", "parameters"]}
     service.submit(JobRequest.model_validate({**request, "constraints": [bound]}))
     job = lab.claim()
-    with lab.together(), lab.writing() as session:
-        jobs.begin(
-            session,
-            job.id,
-            job.token,
-            task_key="t",
-            result_key="r",
-            data_hash="d",
-            trivial_loss=4.0,
-            scales=SCALES,
-        )
+    with lab.together():
+        lab.begin(job, scales=SCALES)
         for i, (loss, parameters, rung) in enumerate(
             [(2.0, 100.0, 2), (1.0, 1000.0, 2), (2.0, 1000.0, 2), (0.5, 9000.0, 2), (3.0, 10.0, 0)]
         ):

@@ -129,7 +129,8 @@ class Search:
                 self._reuse(candidate, known)
                 continue
             rung = self._plan.rungs.first(candidate.fingerprint)
-            inherit, architecture = self._plan.request.inherit, candidate.architecture
+            architecture, inherit = candidate.architecture, self._plan.request.inherit
+            parent = self._weights.closest(architecture) if inherit else None
             with self._store.write() as session:
                 record = trial_rows.insert_started(
                     session,
@@ -140,7 +141,7 @@ class Search:
                     seed=self._plan.request.seed,
                     costs=self._plan.costs(architecture),
                     rung=rung,
-                    parent=self._weights.closest(architecture) if inherit else None,
+                    parent=parent,
                 )
             self._hold(candidate, record)
             self._spent.asked += 1

@@ -18,6 +18,8 @@ LEAST_ALIKE = 0.5
 """Of the blocks of a child, the share that its parent must have in the same places."""
 
 Frame: TypeAlias = tuple[Any, ...]
+Blocks: TypeAlias = tuple[Any, ...]
+"""What stands in each place: attention with its heads, and feed-forward, layer by layer."""
 
 
 class Weights:
@@ -29,7 +31,7 @@ class Weights:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._trained: dict[Frame, dict[str, Architecture]] = defaultdict(dict)
+        self._trained: dict[Frame, dict[str, Blocks]] = defaultdict(dict)
 
     def of(self, trial: str) -> Path:
         """Where they are, or would be."""
@@ -39,15 +41,15 @@ class Weights:
         """This trial has weights now."""
         family = self._trained[_frame(architecture)]
         family.pop(trial, None)  # the latest come last
-        family[trial] = architecture
+        family[trial] = _blocks(architecture)
 
     def closest(self, architecture: Architecture) -> str | None:
         """The relative with most of the same blocks in the same places, at least half of them;
         of those that are as close the latest."""
         blocks = _blocks(architecture)
         best, most = None, LEAST_ALIKE * len(blocks)
-        for trial, other in self._trained[_frame(architecture)].items():
-            alike = sum(a == b for a, b in zip(blocks, _blocks(other), strict=True))
+        for trial, others in self._trained[_frame(architecture)].items():
+            alike = sum(a == b for a, b in zip(blocks, others, strict=True))
             if alike >= most:
                 best, most = trial, alike
         return best
@@ -86,8 +88,7 @@ def _frame(architecture: Architecture) -> Frame:
     )
 
 
-def _blocks(architecture: Architecture) -> tuple[Any, ...]:
-    """What stands in each place: attention with its heads, and feed-forward, layer by layer."""
+def _blocks(architecture: Architecture) -> Blocks:
     return tuple(
         block
         for layer in architecture.layers

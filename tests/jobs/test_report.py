@@ -312,18 +312,7 @@ def test_what_the_seed_does_not_fix_is_said(lab: Any) -> None:
     alone = searched(lab, resources={"trials_at_once": 1}, reuse=False)
     assert report(lab, alone).irreproducible == []
     loose = searched(lab, budget={"wall_seconds": 60}, resources={"gpus": 1})
-    with lab.store.write() as session:
-        jobs.begin(
-            session,
-            loose.id,
-            loose.token,
-            task_key="t",
-            result_key="r",
-            data_hash="d",
-            trivial_loss=4.0,
-            scales={},
-            device="an abacus",
-        )
+    lab.begin(loose, device="an abacus")
     said = report(lab, loose).irreproducible
     for words in ("side by side", "time or energy", "GPU", "earlier jobs", "an abacus"):
         assert any(words in sentence for sentence in said)

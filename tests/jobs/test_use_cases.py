@@ -242,18 +242,7 @@ def test_the_carbon_of_where_it_ran_comes_first(
 ) -> None:
     elsewhere, here = lab.running(), lab.running()
     for job, intensity in ((elsewhere, 0.1), (here, None)):
-        with lab.store.write() as session:
-            job_rows.begin(
-                session,
-                job.id,
-                job.token,
-                task_key="t",
-                result_key="r",
-                data_hash="d",
-                trivial_loss=1.0,
-                scales={},
-                co2_kg_per_kwh=intensity,
-            )
+        lab.begin(job, co2_kg_per_kwh=intensity)
     service = Jobs(store, service_settings)
     assert service.get(elsewhere.id).bill.co2_kg_per_kwh == 0.1
     assert service.get(here.id).bill.co2_kg_per_kwh == 0.5

@@ -7,22 +7,12 @@ from typing import Any
 import pytest
 
 from nas.states import TrialState
-from nas.store import jobs, reuse
+from nas.store import reuse
 
 
 def begun(lab: Any, result_key: str = "result", **request: Any) -> Any:
     job = lab.running(**request)
-    with lab.store.write() as session:
-        jobs.begin(
-            session,
-            job.id,
-            job.token,
-            task_key="task",
-            result_key=result_key,
-            data_hash="data",
-            trivial_loss=4.0,
-            scales={},
-        )
+    lab.begin(job, result_key=result_key)
     return job
 
 

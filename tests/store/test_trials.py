@@ -26,20 +26,6 @@ ONE = Architecture.model_validate(
 )
 
 
-def _begin(lab: Any, job: Any, result_key: str = "result") -> None:
-    with lab.store.write() as session:
-        jobs.begin(
-            session,
-            job.id,
-            job.token,
-            task_key="task",
-            result_key=result_key,
-            data_hash="data",
-            trivial_loss=3.2,
-            scales={"loss": {"low": 0.0, "high": 3.2, "log": False, "maximize": False}},
-        )
-
-
 def _all(lab: Any, job: Any) -> list[TrialRecord]:
     with lab.store.read() as session:
         return trials.all(session, job.id)
@@ -279,7 +265,7 @@ def test_a_verification_is_recorded_once_for_each_seed_and_billed_apart(lab: Any
 
 def test_results_are_reused_for_the_same_key_and_architecture_only(lab: Any) -> None:
     first = lab.running()
-    _begin(lab, first)
+    lab.begin(first)
     done, half = lab.insert(first, 0), lab.insert(first, 1)
     lab.train(first, done, {"loss": 1.0})
     lab.train(first, half, {"loss": 2.0}, rung=0)
@@ -292,7 +278,7 @@ def test_results_are_reused_for_the_same_key_and_architecture_only(lab: Any) -> 
     assert [point.rung for point in found.curve] == [2]
 
     second = lab.running()
-    _begin(lab, second)
+    lab.begin(second)
     reused = lab.insert(
         second,
         0,
@@ -312,14 +298,14 @@ def test_results_are_reused_for_the_same_key_and_architecture_only(lab: Any) -> 
 def test_a_result_without_a_metric_that_is_wanted_is_not_known(lab: Any) -> None:
     wanted = ("loss", "effective_context", "latency_ms")
     plain = lab.running()
-    _begin(lab, plain)
+    lab.begin(plain)
     trial = lab.insert(plain)
     lab.train(plain, trial, {"loss": 1.0})
     with lab.store.read() as session:
         assert reuse.reusable(session, trial.fingerprint, "result", wanted) is None
         assert reuse.reusable(session, trial.fingerprint, "result", ("loss",)) is not None
     telling = lab.running()
-    _begin(lab, telling)
+    lab.begin(telling)
     again = lab.insert(telling)
     lab.train(telling, again, {"loss": 1.0, "effective_context": 8.0})
     with lab.store.read() as session:
@@ -361,14 +347,15 @@ def test_a_job_that_was_told_otherwise_cannot_succeed(lab: Any, control: Any, en
 
 def test_what_a_job_is_measured_against_is_fixed_once(lab: Any) -> None:
     job = lab.running()
-    _begin(lab, job)
-    _begin(lab, job)
+    scales = {"loss": {"low": 0.0, "high": 3.2, "log": False, "maximize": False}}
+    lab.begin(job, trivial_loss=3.2, scales=scales)
+    lab.begin(job, trivial_loss=3.2, scales=scales)
     record = lab.record(job.id)
     assert (record.task_key, record.result_key, record.trivial_loss) == ("task", "result", 3.2)
     assert record.scales is not None
     assert record.scales["loss"]["high"] == 3.2
     with pytest.raises(Conflict):
-        _begin(lab, job, "another")
+        lab.begin(job, result_key="another", trivial_loss=3.2, scales=scales)
 
 
 def test_an_unknown_trial_is_not_found_and_a_deleted_one_is_lost(lab: Any) -> None:

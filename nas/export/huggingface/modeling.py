@@ -105,7 +105,7 @@ class ParetoformerModel(PreTrainedModel):
 
     def resize_token_embeddings(self, *arguments: Any, **named: Any) -> nn.Module:
         """Refused: which tokens there are belongs to the task that was searched for."""
-        raise NotImplementedError("the vocabulary of this model is fixed")
+        raise ValueError("the vocabulary of this model is fixed")
 
     def _run(self, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Any, Tensor | None]:
         """The model on whole sequences, and in which order it has seen the positions.
